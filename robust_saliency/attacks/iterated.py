@@ -1,0 +1,16 @@
+"""An attack in pieces."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Iterated(NamedTuple):
+    """Compile a few steps once, and between the pieces look, save, or drop the images fooled.
+
+    start(key, images, spec) -> state; advance(loss_fn, state, spec, num_steps) -> state; finish(loss_fn, state, spec)
+    -> images.
+    """
+
+    start: Callable
+    advance: Callable
+    finish: Callable

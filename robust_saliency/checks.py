@@ -1,0 +1,80 @@
+"""Checks that answer a mistake with one sentence: what, where, got, expected, and the near match or the choices.
+
+Inside a traced program only shapes and dtypes can be seen, so these functions look at shapes, dtypes and static
+values. :func:`check_images` and :func:`check_labels` look at the values too: they are for the edges, on host arrays.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def one_of(kind: str, name: str, choices: Iterable[str]) -> str:
+    """Returns ``name``, or raises ValueError naming the near match and the choices."""
+    choices = sorted(choices)
+    if name in choices:
+        return name
+    near = difflib.get_close_matches(str(name), choices, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"Unknown {kind} {name!r}.{hint} Choices: {', '.join(choices)}.")
+
+
+def lookup(kind: str, name: str, registry: Mapping[str, Any]) -> Any:
+    """``registry[name]``, or the error of :func:`one_of`."""
+    return registry[one_of(kind, name, registry)]
+
+
+def rank(name: str, array: Any, expected: int) -> None:
+    """Raises ValueError unless ``array`` has ``expected`` axes."""
+    if jnp.ndim(array) != expected:
+        raise ValueError(f"{name} must have {expected} axes, got shape {tuple(jnp.shape(array))}.")
+
+
+def floating(name: str, array: Any) -> None:
+    """Raises ValueError unless ``array`` is of a floating dtype."""
+    dtype = jnp.result_type(array)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} must be floating point in [0, 1], got dtype {dtype}; divide 8-bit images by 255.")
+
+
+def same_batch(**arrays: Any) -> None:
+    """Raises ValueError unless all arrays have the same leading axis."""
+    sizes = {name: jnp.shape(array)[0] for name, array in arrays.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"Batch sizes differ: {listed}.")
+
+
+def check_images(images: np.ndarray, where: str) -> None:
+    """Raises ValueError unless host ``images`` are finite ``[N, H, W, C]`` in [0, 1] (8-bit images pass)."""
+    if images.ndim != 4:
+        raise ValueError(f"{where}: images must be [N, height, width, channels], got shape {images.shape}.")
+    if images.dtype == np.uint8:
+        return
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"{where}: images must be 8-bit or floating point, got dtype {images.dtype}.")
+    if not images.size:
+        return
+    low, high = float(np.min(images)), float(np.max(images))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{where}: images hold NaN or infinity.")
+    if low < 0.0 or high > 1.0:
+        raise ValueError(
+            f"{where}: images must lie in [0, 1], found the range [{low:.7g}, {high:.7g}]. "
+            "Give pixels divided by 255; normalisation belongs in the model (model.mean, model.std)."
+        )
+
+
+def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
+    """Raises ValueError unless host ``labels`` are integers ``[N]`` in ``[0, num_classes)``."""
+    if num_classes < 2:
+        raise ValueError(f"{where}: at least two classes are needed, found {num_classes}.")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{where}: labels must be integers [N], got {labels.dtype} of shape {labels.shape}.")
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            f"{where}: labels must lie in 0..{num_classes - 1}, found {int(labels.min())}..{int(labels.max())}."
+        )

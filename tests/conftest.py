@@ -1,0 +1,28 @@
+"""Eight virtual CPU devices for the sharding tests; silent rank promotion is an error in the whole suite."""
+
+import atexit
+import shutil
+import tempfile
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tests that train build the same few programs again and again: each is compiled once a session.
+_cache = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", _cache)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,207 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import special
+
+from robust_saliency import losses
+
+cross_entropy, margin, kl = (jax.jit(f) for f in (losses.cross_entropy, losses.margin, losses.kl))
+gradient_of_cross_entropy = jax.jit(jax.grad(lambda z, labels: losses.cross_entropy(z, labels).sum()))
+gradients_of_kl = jax.jit(jax.grad(lambda a, b: losses.kl(a, b).sum(), argnums=(0, 1)))
+# Eighths: XLA flushes subnormal numbers to zero on CPU, differences of two small ones too.
+logits_of = arrays(np.float32, (3, 4), elements=st.integers(-80_000, 80_000).map(lambda eighths: eighths / 8))
+LABELS = jnp.array([0, 3, 1])
+
+
+def rows(*values):
+    return jnp.array(values, jnp.float32)
+
+
+def test_cross_entropy_by_hand():
+    value = cross_entropy(jnp.log(rows([0.2, 0.3, 0.5], [0.2, 0.3, 0.5])), jnp.array([2, 0]))
+    np.testing.assert_allclose(value, [np.log(2), np.log(5)], rtol=1e-6)
+
+
+def test_equal_logits_cost_log_k():
+    np.testing.assert_allclose(cross_entropy(jnp.full((3, 10), 77.0), LABELS), np.full(3, np.log(10)), rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(logits_of)
+def test_cross_entropy_against_float64(logits):
+    wide = logits.astype(np.float64)
+    expected = special.logsumexp(wide, axis=-1) - wide[np.arange(3), LABELS]
+    value = cross_entropy(logits, LABELS)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-3 * np.abs(logits).max() / 1e4 + 1e-6)
+    assert (np.asarray(value) >= 0).all()
+
+
+def test_huge_logits_stay_finite():
+    logits = rows([1e4, -1e4], [-1e4, 1e4])
+    np.testing.assert_array_equal(cross_entropy(logits, jnp.array([0, 0])), [0.0, 2e4])
+    np.testing.assert_array_equal(margin(logits, jnp.array([0, 0])), [-2e4, 2e4])
+    np.testing.assert_array_equal(gradient_of_cross_entropy(logits, jnp.array([0, 0])), [[0.0, 0.0], [-1.0, 1.0]])
+
+
+@settings(deadline=None, max_examples=30)
+@given(arrays(np.float32, (3, 4), elements=st.floats(-30, 30, width=32, allow_subnormal=False)))
+def test_gradient_of_cross_entropy_is_softmax_minus_one_hot(logits):
+    gradient = gradient_of_cross_entropy(logits, LABELS)
+    np.testing.assert_allclose(gradient, special.softmax(logits, axis=-1) - np.eye(4)[LABELS], atol=3e-6)
+
+
+def test_on_a_confident_model_cross_entropy_has_no_gradient_in_float32_and_the_margin_has():
+    logits, labels = rows([200.0, 0.0, 1.0]), jnp.array([0])
+    steep = [jax.grad(lambda z, f=f: f(z, labels).sum())(logits)[0] for f in (cross_entropy, margin)]
+    np.testing.assert_array_equal(steep[0], [0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(steep[1], [-1.0, 0.0, 1.0])
+
+
+def test_margin_by_hand():
+    logits = rows([1.0, 4.0, 2.5], [1.0, 4.0, 2.5], [1.0, 4.0, 2.5])
+    np.testing.assert_array_equal(margin(logits, jnp.array([0, 1, 2])), [3.0, -1.5, 1.5])
+
+
+def test_a_tie_with_the_label_is_exactly_zero():
+    np.testing.assert_array_equal(margin(rows([2.0, 2.0, 1.0], [0.1, 0.1, 0.1]), jnp.array([1, 2])), [0.0, 0.0])
+
+
+@settings(deadline=None, max_examples=60)
+@given(logits_of)
+def test_margin_is_positive_exactly_where_another_class_is_higher(logits):
+    value = np.asarray(margin(logits, LABELS))
+    others = np.array([np.delete(row, label).max() for row, label in zip(logits, LABELS, strict=True)])
+    np.testing.assert_array_equal(value, others - logits[np.arange(3), LABELS])
+    assert ((value > 0) <= (logits.argmax(-1) != np.asarray(LABELS))).all()
+
+
+def test_kl_of_two_coins():
+    p, q = 0.25, 0.6
+    value = kl(jnp.log(rows([p, 1 - p])), jnp.log(rows([q, 1 - q])))
+    np.testing.assert_allclose(value, [p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    arrays(np.float32, (3, 4), elements=st.floats(-80, 80, width=32)),
+    arrays(np.float32, (3, 4), elements=st.floats(-80, 80, width=32)),
+)
+def test_kl_against_float64(logits, other):
+    p = special.softmax(logits.astype(np.float64), axis=-1)
+    log_p, log_q = (special.log_softmax(z.astype(np.float64), axis=-1) for z in (logits, other))
+    np.testing.assert_allclose(kl(logits, other), np.sum(p * (log_p - log_q), -1), rtol=1e-4, atol=3e-5)
+
+
+def test_a_probability_that_underflows_adds_nothing_to_kl():
+    logits = rows([1e4, 0.0, -1e4])
+    assert np.exp(np.float32(-1e4)) == 0
+    np.testing.assert_array_equal(kl(logits, logits), [0.0])
+    np.testing.assert_allclose(kl(logits, jnp.zeros((1, 3))), [np.log(3)], rtol=1e-6)
+    np.testing.assert_allclose(kl(jnp.zeros((1, 3)), logits), [1e4 - np.log(3)], rtol=1e-6)
+    for gradient in gradients_of_kl(logits, jnp.zeros((1, 3))):
+        assert np.isfinite(gradient).all()
+
+
+def test_kl_of_a_shifted_copy_is_zero_and_so_is_its_gradient():
+    """So an attack on KL needs a random start (TRADES)."""
+    logits = rows([0.3, -1.0, 2.0])
+    assert abs(kl(logits, logits + 5)[0]) < 1e-6
+    np.testing.assert_allclose(gradients_of_kl(logits, logits + 5)[1], np.zeros((1, 3)), atol=1e-6)
+
+
+def test_gradients_of_kl_against_the_formulas():
+    a, b = rows([0.3, -1.0, 2.0]), rows([1.0, 0.5, -0.2])
+    p, q = (special.softmax(np.asarray(z, np.float64), -1) for z in (a, b))
+    of_p, of_q = gradients_of_kl(a, b)
+    np.testing.assert_allclose(of_q, q - p, atol=1e-6)
+    np.testing.assert_allclose(of_p, p * (np.log(p / q) - np.sum(p * np.log(p / q))), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_losses_are_at_least_float32(dtype):
+    logits = jax.random.normal(jax.random.key(1), (3, 4)).astype(dtype)
+    wide = logits.astype(jnp.float32)
+    for value, expected in [
+        (cross_entropy(logits, LABELS), cross_entropy(wide, LABELS)),
+        (margin(logits, LABELS), margin(wide, LABELS)),
+        (kl(logits, -logits), kl(wide, -wide)),
+    ]:
+        assert value.dtype == jnp.float32
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        logits = jnp.array([[0.0, 1e-12], [0.0, 1.0]], jnp.float64)
+        assert cross_entropy(logits, jnp.array([0, 1])).dtype == kl(logits, -logits).dtype == jnp.float64
+        np.testing.assert_allclose(margin(logits, jnp.array([0, 1])), [1e-12, -1.0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", list(losses.LOSSES.values()))
+def test_errors(loss):
+    with pytest.raises(ValueError, match=r"two classes are needed, got logits of shape \(3, 1\)"):
+        loss(jnp.zeros((3, 1)), LABELS)
+    with pytest.raises(ValueError, match=r"logits must have 2 axes, got shape \(3,\)"):
+        loss(jnp.zeros(3), LABELS)
+    with pytest.raises(ValueError, match=r"labels must have 1 axes, got shape \(3, 4\)"):
+        loss(jnp.zeros((3, 4)), jnp.zeros((3, 4)))
+    with pytest.raises(ValueError, match="Batch sizes differ: logits 2, labels 3"):
+        loss(jnp.zeros((2, 4)), LABELS)
+
+
+def test_kl_refuses_two_shapes():
+    with pytest.raises(ValueError, match=r"one shape, got \(3, 4\) and \(3, 5\)"):
+        losses.kl(jnp.zeros((3, 4)), jnp.zeros((3, 5)))
+
+
+dlr, targeted_dlr = jax.jit(losses.dlr), jax.jit(losses.targeted_dlr)
+
+
+def test_dlr_by_hand():
+    logits = rows([5.0, 3.0, 1.0, 0.0], [5.0, 3.0, 1.0, 0.0], [5.0, 3.0, 1.0, 0.0])
+    # (max of the others - z_y) / (5 - 1)
+    np.testing.assert_allclose(dlr(logits, jnp.array([0, 1, 3])), [-2 / 4, 2 / 4, 5 / 4])
+    # (z_t - z_y) / (5 - (1 + 0) / 2)
+    found = targeted_dlr(logits, jnp.array([0, 0, 3]), jnp.array([1, 3, 0]))
+    np.testing.assert_allclose(found, [-2 / 4.5, -5 / 4.5, 5 / 4.5], rtol=1e-6)
+
+
+def test_dlr_of_ties_by_hand():
+    tied_with_the_label = rows([4.0, 4.0, 1.0], [4.0, 4.0, 4.0], [4.0, 2.0, 2.0])
+    np.testing.assert_allclose(dlr(tied_with_the_label, jnp.array([0, 1, 0])), [0, 0, -1])
+    third_tied = dlr(rows([4.0, 4.0, 4.0, 1.0]), jnp.array([3]))
+    assert float(third_tied[0]) > 1e11, "fooled, and the ratio has next to nothing below it"
+    for logits in tied_with_the_label:
+        assert np.isfinite(jax.grad(lambda z: losses.dlr(z, jnp.array([0])).sum())(logits[None])).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    arrays(np.float32, (3, 5), elements=st.floats(-10, 10, width=32, allow_subnormal=False), unique=True),
+    st.floats(0.1, 1e4),
+    st.floats(-9, 9),
+)
+def test_dlr_ignores_scale_and_shift_and_its_sign_is_that_of_the_margin(logits, scale, shift):
+    spread = np.sort(logits, axis=1)
+    if (spread[:, -1] - spread[:, -3]).min() < 1e-2:
+        return
+    value = np.asarray(dlr(logits, LABELS))
+    np.testing.assert_allclose(dlr(logits * np.float32(scale) + np.float32(shift), LABELS), value, atol=1e-2)
+    assert (np.sign(value) == np.sign(margin(logits, LABELS))).all()
+    assert (value >= -1 - 1e-6).all()
+
+
+def test_on_a_confident_model_dlr_has_a_gradient():
+    logits, labels = rows([200.0, 0.0, 1.0]) * 1e4, jnp.array([0])
+    assert np.abs(jax.grad(lambda z: losses.dlr(z, labels).sum())(logits)).max() > 0
+
+
+def test_too_few_classes_are_one_sentence():
+    with pytest.raises(ValueError, match=r"dlr needs at least 3 classes, got 2; margin needs two\.$"):
+        losses.dlr(jnp.zeros((1, 2)), jnp.array([0]))
+    with pytest.raises(ValueError, match=r"targeted_dlr needs at least 4 classes, got 3"):
+        losses.targeted_dlr(jnp.zeros((1, 3)), jnp.array([0]), jnp.array([1]))
