@@ -1,0 +1,171 @@
+"""Deletion and insertion curves: what becomes of the score as pixels go or come in the map's order.
+
+Pixels are spatial positions, all channels together. MoRF takes the most relevant first, LeRF the least (Samek et al.
+2017; deletion and insertion AUC after Petsiuk et al. 2018). Forward passes only, one batch at a time, so memory does
+not grow with the number of points. Deletion in LeRF order shows the same images as insertion in MoRF order, backwards.
+
+Deletion follows the confidence of a network and favours robust ones, insertion favours standard ones (Nourelahi et al.
+2022): between networks compare the normalised curves too, and each with its own random order (`blind.random_map`).
+"""
+
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robust_saliency import baselines, checks, randomness
+from robust_saliency.metrics.sparsity import by_option, relevance
+from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, spec
+
+ORDERS = ("morf", "lerf")
+SCORES = ("probability", "logit", "allegiance")
+
+
+@spec
+class Perturbation:
+    """What deletion and insertion share: order, number of points with both ends, score and baseline image."""
+
+    sign: str = "abs"
+    order: str = "morf"
+    points: int = 11
+    score: str = "probability"
+    normalised: bool = False
+    baseline: baselines.Baseline = baselines.Baseline()
+
+    @by_option
+    def range(self) -> tuple[float, float]:
+        return (-math.inf, math.inf) if self.score == "logit" or self.normalised else (0.0, 1.0)
+
+
+@spec
+class Deletion(Perturbation):
+    """Area under the score as the pixels are deleted, most relevant first."""
+
+    title: ClassVar[str] = "Deletion AUC"
+    direction = by_option(lambda self: "lower" if self.order == "morf" else "higher")
+
+
+@spec
+class Insertion(Perturbation):
+    """Area under the score as the pixels are put into the baseline image, most relevant first."""
+
+    title: ClassVar[str] = "Insertion AUC"
+    direction = by_option(lambda self: "higher" if self.order == "morf" else "lower")
+
+
+def deletion_curve(
+    logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, maps: Maps, spec: Deletion | None = None
+) -> Array:
+    """Score ``[B, points]`` with the first ``round(fraction P)`` pixels set to the baseline; lower is better (MoRF).
+
+    From ``f(x)`` to ``f(baseline)``; x axis: :func:`fractions`. score: 'probability' or 'logit' of the label, or
+    'allegiance', 1 where the argmax is that of the whole image and 0 elsewhere. ``normalised`` gives
+    ``(f_k - f_b) / (f_x - f_b)``, NaN where ``|f_x - f_b|`` is below the rounding of the scores. Ties are broken at
+    random by ``key``, with one key an example independently of the batch; so a constant map deletes in random order.
+    A map that is zero or not finite gives NaN. ValueError for an unknown order or score or fewer than two points.
+    """
+    spec = spec or Deletion()
+    return _curve(logits_fn, key, images, labels, maps, spec, inserting=False)
+
+
+def insertion_curve(
+    logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, maps: Maps, spec: Insertion | None = None
+) -> Array:
+    """Score ``[B, points]`` with the first pixels put into the baseline: from ``f(baseline)`` to ``f(x)``.
+
+    Otherwise as :func:`deletion_curve`; higher is better (MoRF).
+    """
+    spec = spec or Insertion()
+    return _curve(logits_fn, key, images, labels, maps, spec, inserting=True)
+
+
+def deletion_auc(
+    logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, maps: Maps, spec: Deletion | None = None
+) -> Array:
+    """:func:`auc` ``[B]`` of :func:`deletion_curve`; lower is better (MoRF)."""
+    return auc(deletion_curve(logits_fn, key, images, labels, maps, spec), _pixels(maps))
+
+
+def insertion_auc(
+    logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, maps: Maps, spec: Insertion | None = None
+) -> Array:
+    """:func:`auc` ``[B]`` of :func:`insertion_curve`; higher is better (MoRF)."""
+    return auc(insertion_curve(logits_fn, key, images, labels, maps, spec), _pixels(maps))
+
+
+def rank_order(maps: Array, key: Key) -> Array:
+    """Place ``[B, H, W]`` of each pixel in descending order, 0 first; ties in an order drawn from ``key``."""
+    checks.rank("maps", maps, 3)
+    values = maps.reshape(maps.shape[0], -1)
+    lots = randomness.draw(jax.random.bits, key, values.shape, dtype=jnp.uint32)
+    positions = jnp.broadcast_to(jnp.arange(values.shape[-1])[None], values.shape)
+    *_, order = jax.lax.sort((-values, lots, positions), dimension=-1, num_keys=2)
+    return jax.vmap(_inverse)(order).reshape(maps.shape)
+
+
+def _inverse(permutation: Array) -> Array:
+    places = jnp.arange(permutation.size, dtype=permutation.dtype)
+    return jnp.zeros_like(permutation).at[permutation].set(places, unique_indices=True)
+
+
+def fractions(points: int, pixels: int) -> np.ndarray:
+    """Fractions of the pixels ``[points]`` at which a curve is taken: evenly spaced, rounded to whole pixels."""
+    return _counts(points, pixels) / pixels
+
+
+def auc(curve: Array, pixels: int) -> Array:
+    """Area ``[B]`` under a curve ``[B, points]`` by the trapezoid rule on :func:`fractions`: the x axis is [0, 1]."""
+    steps = np.diff(fractions(curve.shape[-1], pixels))
+    return jnp.sum(jnp.asarray(steps, curve.dtype)[None] * (curve[:, 1:] + curve[:, :-1]) / 2, axis=-1)
+
+
+def _curve(logits_fn, key, images, labels, maps, spec, *, inserting: bool) -> Array:
+    checks.one_of("order", spec.order, ORDERS)
+    checks.one_of("score", spec.score, SCORES)
+    checks.rank("images", images, 4)
+    if maps.shape != images.shape[:3]:
+        raise ValueError(f"Maps must be {images.shape[:3]} for images {images.shape}, got {maps.shape}.")
+    tie_key, fill_key = randomness.split(key)
+    values = relevance(maps, spec.sign)
+    rank = rank_order(values, tie_key)
+    rank = rank if spec.order == "morf" else _pixels(maps) - 1 - rank
+    baseline = baselines.fill(fill_key, images, spec.baseline)
+    first, rest = (images, baseline) if inserting else (baseline, images)
+
+    def logits_at(count):
+        return logits_fn(jnp.where((rank < count)[..., None], first, rest))
+
+    counts = jnp.asarray(_counts(spec.points, _pixels(maps)), rank.dtype)
+    logits = jnp.swapaxes(jax.lax.map(logits_at, counts), 0, 1)
+    whole, empty = (-1, 0) if inserting else (0, -1)
+    scores = _scores(logits, labels, logits[:, whole], spec.score)
+    if spec.normalised:
+        scores = _normalised(scores, scores[:, whole, None], scores[:, empty, None])
+    return jnp.where(jnp.isnan(values[:, 0, :1]), jnp.nan, scores)
+
+
+def _scores(logits: Array, labels: Labels, whole: Array, kind: str) -> Array:
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if kind == "allegiance":
+        same = jnp.argmax(logits, axis=-1) == jnp.argmax(whole, axis=-1)[:, None]
+        return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), jnp.nan, same.astype(logits.dtype))
+    values = logits if kind == "logit" else jax.nn.softmax(logits, axis=-1)
+    return jnp.take_along_axis(values, labels[:, None, None], axis=-1)[..., 0]
+
+
+def _normalised(scores: Array, whole: Array, empty: Array) -> Array:
+    tiny = jnp.finfo(scores.dtype).eps ** 0.5 * jnp.maximum(jnp.abs(whole), jnp.abs(empty))
+    span = jnp.where(jnp.abs(whole - empty) > tiny, whole - empty, jnp.nan)
+    return (scores - empty) / span
+
+
+def _counts(points: int, pixels: int) -> np.ndarray:
+    if points < 2:
+        raise ValueError(f"A curve needs at least its two ends: got points={points}, expected 2 or more.")
+    return np.round(np.linspace(0.0, 1.0, points) * pixels).astype(int)
+
+
+def _pixels(maps: Array) -> int:
+    return maps.shape[1] * maps.shape[2]

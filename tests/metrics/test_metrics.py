@@ -1,0 +1,182 @@
+"""The contract that every registered metric keeps, and the defects of other libraries that it must not have."""
+
+import collections
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robust_saliency import metrics, randomness
+from robust_saliency.baselines import Baseline
+from robust_saliency.metrics import METRICS
+
+BATCH, SIDE = 6, 5
+every_metric = pytest.mark.parametrize("name", METRICS)
+map_metrics = pytest.mark.parametrize("name", [name for name, (*_, needs) in METRICS.items() if "maps" in needs])
+perturbing = ("deletion_auc", "insertion_auc")
+mask_metrics = pytest.mark.parametrize("name", [name for name, (*_, needs) in METRICS.items() if "masks" in needs])
+
+
+def logits_fn(images):
+    red = jnp.sum(images[..., 0] * jnp.linspace(-1.0, 1.0, SIDE, dtype=images.dtype)[None, None], axis=(1, 2))
+    return jnp.stack([red, -0.5 * red, jnp.mean(images, axis=(1, 2, 3))], axis=-1)
+
+
+def arguments(seed=0, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    lesion = np.zeros((BATCH, SIDE, SIDE), dtype)
+    evidence = np.zeros_like(lesion)
+    lesion[:, 1:4, 1:4], evidence[:, 1:2, 1:4] = 1.0, 1.0
+    return {
+        "key": randomness.per_example_keys(jax.random.key(seed), jnp.arange(BATCH)),
+        "images": rng.uniform(size=(BATCH, SIDE, SIDE, 3)).astype(dtype),
+        "labels": rng.integers(0, 3, BATCH).astype(np.int32),
+        "maps": rng.normal(size=(BATCH, SIDE, SIDE)).astype(dtype),
+        "masks": {"lesion": lesion, "evidence": evidence},
+    }
+
+
+traces = collections.Counter()
+
+
+@functools.cache
+def compiled(name, **options):
+    spec = METRICS[name][0](**options)
+
+    def traced(spec, available):
+        traces[name] += 1
+        return metrics.run(spec, logits_fn=logits_fn, **available)
+
+    return functools.partial(jax.jit(traced), spec)
+
+
+def taken(available, index):
+    return jax.tree.map(lambda array: array[index], available)
+
+
+@every_metric
+def test_one_number_an_example_inside_the_stated_range(name):
+    values = np.asarray(compiled(name)(arguments()))
+    low, high = METRICS[name][0].range
+    assert values.shape == (BATCH,) and values.dtype == np.float32
+    assert np.isfinite(values).all() and (values >= low).all() and (values <= high).all()
+    assert len(np.unique(values)) > 1
+
+
+@every_metric
+def test_float64_in_float64_out(name):
+    with jax.enable_x64(True):
+        available = arguments(dtype=np.float64)
+        assert compiled(name).func.eval_shape(*compiled(name).args, available).dtype == jnp.float64
+        if name in perturbing:
+            return
+        wide = compiled(name)(available)
+    np.testing.assert_allclose(wide, compiled(name)(arguments()), rtol=1e-4, atol=1e-5)
+
+
+@every_metric
+def test_an_example_is_free_of_its_neighbours_the_order_and_the_batch_size(name):
+    """Elsewhere maps are divided by the maximum of the whole batch, so a score depends on its neighbours."""
+    run, available = compiled(name), arguments()
+    available["maps"] = available["maps"].round(0) * np.float32([1, 100, 1, 1e-4, 1, 7])[:, None, None]
+    whole = np.asarray(run(available))
+    order = np.array([5, 0, 3, 1, 4, 2])
+    np.testing.assert_allclose(run(taken(available, order)), whole[order], rtol=1e-6)
+    np.testing.assert_allclose(run(taken(available, slice(2, 3))), whole[2:3], rtol=1e-6)
+
+
+@every_metric
+def test_one_trace_when_only_the_data_change(name):
+    run = compiled(name)
+    first, before = run(arguments(0)), traces[name]
+    assert not np.array_equal(first, run(arguments(1)))
+    assert traces[name] == before > 0
+
+
+@map_metrics
+@pytest.mark.parametrize("exponent", [-8, 8])
+def test_the_scale_of_a_map_does_not_matter(name, exponent):
+    run, available = compiled(name), arguments()
+    scaled = available | {"maps": available["maps"] * np.float32(10.0**exponent)}
+    np.testing.assert_allclose(run(scaled), run(available), rtol=1e-5)
+
+
+@map_metrics
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_meaningless_maps_are_nan_and_counted(name, bad):
+    available = arguments()
+    available["maps"][1] = bad
+    values = compiled(name)(available)
+    np.testing.assert_array_equal(np.isnan(values), np.arange(BATCH) == 1)
+    assert metrics.count_nan(values) == 1
+
+
+@mask_metrics
+def test_empty_masks_are_nan(name):
+    """Elsewhere an empty mask counts as a hit."""
+    available = arguments()
+    for mask in available["masks"].values():
+        mask[2] = 0.0
+    np.testing.assert_array_equal(np.isnan(compiled(name)(available)), np.arange(BATCH) == 2)
+
+
+@mask_metrics
+def test_masks_may_be_boolean(name):
+    run, available = compiled(name), arguments()
+    masks = {mask: array.astype(bool) for mask, array in available["masks"].items()}
+    np.testing.assert_array_equal(run(available | {"masks": masks}), run(available))
+
+
+@map_metrics
+def test_the_default_sign_policy_is_the_absolute_value(name):
+    run, available = compiled(name), arguments()
+    assert METRICS[name][0]().sign == "abs"
+    np.testing.assert_array_equal(run(available | {"maps": np.abs(available["maps"])}), run(available))
+
+
+@pytest.mark.parametrize("name", ["gini", "total_variation", "pointing_game", "rank_accuracy"])
+def test_negative_relevance_is_the_positive_relevance_of_the_opposite_map(name):
+    available = arguments()
+    opposite = available | {"maps": -available["maps"]}
+    np.testing.assert_array_equal(compiled(name, sign="negative")(available), compiled(name, sign="positive")(opposite))
+
+
+@every_metric
+def test_specs_carry_the_facts_of_a_table(name):
+    spec, function, needs = METRICS[name]
+    assert spec.title and spec.direction in ("higher", "lower", "none") and spec.range[0] < spec.range[1]
+    assert inspect.getdoc(spec).splitlines()[0].endswith(".")
+    assert not {"title", "direction", "range"} & set(inspect.signature(spec).parameters)
+    assert list(needs) == [name for name in metrics.ARGUMENTS if name in needs]
+    assert list(inspect.signature(function).parameters) == [*needs, "spec"]
+
+
+def test_titles_and_specs_are_unique():
+    specs = [spec for spec, *_ in METRICS.values()]
+    assert len(set(specs)) == len({spec.title for spec in specs}) == len(METRICS)
+
+
+def test_the_baseline_may_change_without_a_new_trace():
+    run, available = compiled("deletion_auc", baseline=Baseline(kind="constant", value=0.5)), arguments()
+    grey, before = run(available), traces["deletion_auc"]
+    light = run.func(metrics.Deletion(baseline=Baseline(kind="constant", value=0.9)), available)
+    assert traces["deletion_auc"] == before
+    assert not np.array_equal(grey, light)
+
+
+def test_run_names_what_is_missing_unknown_or_misspelt():
+    maps = jnp.ones((1, 2, 2))
+    with pytest.raises(ValueError, match="Metric 'pointing_game' needs masks; given: maps, masks"):
+        metrics.run(metrics.PointingGame(), maps=maps, masks=None)
+    with pytest.raises(ValueError, match=r"Unknown metric argument 'map'. Did you mean 'maps'"):
+        metrics.run(metrics.Gini(), map=maps)
+    with pytest.raises(ValueError, match=r"No metric has the spec dict. Choices: accuracy, "):
+        metrics.run({}, maps=maps)
+
+
+def test_count_nan_counts_examples_not_points():
+    assert metrics.count_nan(jnp.array([[jnp.nan, jnp.nan], [1.0, jnp.nan], [1.0, 2.0]])) == 2
+    assert metrics.count_nan(jnp.array([jnp.nan, 0.0])) == 1

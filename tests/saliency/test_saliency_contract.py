@@ -1,0 +1,102 @@
+"""What holds for every saliency method; a new one is one more row of ROWS."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robust_saliency import saliency
+from robust_saliency.randomness import per_example_keys
+from robust_saliency.saliency import SALIENCY, Gradient, InputXGradient, IntegratedGradients, SmoothGrad
+
+ROWS = {
+    "gradient": Gradient(),
+    "input_x_gradient": InputXGradient(),
+    "integrated_gradients": IntegratedGradients(num_steps=4),
+    "smoothgrad": SmoothGrad(num_samples=4),
+}
+BATCH, SHAPE, CLASSES = 5, (4, 3, 2), 3
+generator = np.random.default_rng(13)
+WEIGHTS = generator.normal(size=(*SHAPE, 6)).astype(np.float32)
+HEAD = generator.normal(size=(6, CLASSES)).astype(np.float32)
+IMAGES = generator.uniform(size=(BATCH, *SHAPE)).astype(np.float32)
+LABELS = np.array([0, 1, 2, 1, 0], np.int32)
+KEYS = per_example_keys(jax.random.key(3), jnp.arange(BATCH))
+
+
+def net(images):
+    hidden = jnp.einsum("bhwc,hwck->bk", images, jnp.asarray(WEIGHTS, images.dtype))
+    return jnp.tanh(hidden) @ jnp.asarray(HEAD, images.dtype)
+
+
+def constant(images):
+    return jnp.zeros((len(images), CLASSES), images.dtype)
+
+
+def test_every_method_has_a_row():
+    assert set(ROWS) == set(SALIENCY)
+    for name, row in ROWS.items():
+        assert type(row) is SALIENCY[name][0]
+
+
+@functools.cache
+def compiled(logits_fn):
+    return jax.jit(lambda keys, images, labels, spec: saliency.run(logits_fn, keys, images, labels, spec))
+
+
+@pytest.fixture(params=ROWS)
+def method(request):
+    def maps(logits_fn, keys, images, labels):
+        return np.asarray(compiled(logits_fn)(keys, images, labels, ROWS[request.param]))
+
+    return maps
+
+
+def test_maps_are_finite_single_precision_non_negative_and_one_an_image(method):
+    maps = method(net, KEYS, IMAGES, LABELS)
+    assert maps.shape == (BATCH, *SHAPE[:2]) and maps.dtype == np.float32
+    assert np.isfinite(maps).all() and (maps >= 0).all() and (maps.max((1, 2)) > 0).all()
+
+
+def test_double_precision_stays_double(method):
+    with jax.enable_x64(True):
+        double = method(net, KEYS, IMAGES.astype(np.float64), LABELS)
+    assert double.dtype == np.float64 and double.shape == (BATCH, *SHAPE[:2])
+
+
+def test_a_constant_model_has_a_zero_map(method):
+    np.testing.assert_array_equal(method(constant, KEYS, IMAGES, LABELS), np.zeros((BATCH, *SHAPE[:2])))
+
+
+def test_the_map_of_an_example_does_not_depend_on_its_batch(method):
+    everyone = method(net, KEYS, IMAGES, LABELS)
+    order = np.array([3, 0])
+    np.testing.assert_allclose(method(net, KEYS[order], IMAGES[order], LABELS[order]), everyone[order], atol=1e-6)
+
+
+def test_the_map_explains_the_label_it_is_asked_for(method):
+    def only_the_corner_matters_to_class_0(images):
+        corner = images[:, 0, 0, 0]
+        rest = images.sum((1, 2, 3)) - corner
+        return jnp.stack([corner, rest, rest], 1)
+
+    maps = method(only_the_corner_matters_to_class_0, KEYS, IMAGES, np.zeros(BATCH, np.int32))
+    assert (maps[:, 0, 0] > 0).all()
+    assert np.count_nonzero(maps) == BATCH
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_kept_channels_with_their_sign(name):
+    signed = dataclasses.replace(ROWS[name], sign="signed", channels="none")
+    entries = compiled(net)(KEYS, IMAGES, LABELS, signed)
+    assert entries.shape == IMAGES.shape and entries.min() < 0
+    summed = compiled(net)(KEYS, IMAGES, LABELS, ROWS[name])
+    np.testing.assert_allclose(np.abs(entries).sum(-1), summed, rtol=1e-5, atol=1e-7)
+
+
+def test_an_unknown_spec_is_answered_with_the_choices(key):
+    with pytest.raises(ValueError, match=r"No saliency method has the spec dict\. Choices: gradient, input_x"):
+        saliency.run(net, key, IMAGES, LABELS, {})
