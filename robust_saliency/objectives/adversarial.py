@@ -1,0 +1,54 @@
+"""Adversarial training (Madry et al. 2018, equation 2.1): cross-entropy on the worst images of the threat model."""
+
+from robust_saliency import attacks, checks, losses
+from robust_saliency.objectives.types import Objective, accuracy, mean
+from robust_saliency.types import Scalar, spec
+
+ATTACK_MODES = ("batch", "eval")
+
+
+@spec
+class Adversarial:
+    """``(1 - clean_weight) CE(f(x'), y) + clean_weight CE(f(x), y)``, x' from ``attack`` on cross-entropy.
+
+    include_clean: False trains on adversarial images only, and clean_weight is not used.
+    attack_mode: what BatchNorm does while the adversary is sought. 'eval', the default, uses running statistics and
+        keeps examples apart; 'batch' uses those of the batch, so that an adversary depends on its neighbours.
+    """
+
+    attack: attacks.PGD | attacks.FGSM = attacks.PGD()
+    include_clean: bool = False
+    clean_weight: Scalar = 0.5
+    attack_mode: str = "eval"
+
+    def __post_init__(self):
+        checks.one_of("attack_mode", self.attack_mode, ATTACK_MODES)
+
+
+def perturb(classifier, variables, key, batch, spec):
+    """Adds ``adversarial`` images to the batch."""
+    logits_fn = classifier.logits_fn(variables, mode=spec.attack_mode)
+
+    def loss_fn(images):
+        return losses.cross_entropy(logits_fn(images), batch["label"])
+
+    return {**batch, "adversarial": attacks.run(loss_fn, key, batch["image"], spec.attack)}
+
+
+def loss(classifier, variables, carry, key, batch, spec):
+    """Clean and adversarial images pass separately, each with its own batch statistics; the latter's are kept."""
+
+    def value_of(images):
+        output = classifier.apply(variables, images, mode="train", key=key)
+        return output, mean(losses.cross_entropy(output.logits, batch["label"]), batch)
+
+    output, value = value_of(batch["adversarial"])
+    metrics = {"robust_accuracy": accuracy(output.logits, batch)}
+    if spec.include_clean:
+        clean, clean_value = value_of(batch["image"])
+        value = (1 - spec.clean_weight) * value + spec.clean_weight * clean_value
+        metrics["accuracy"] = accuracy(clean.logits, batch)
+    return value, (output.state, {"loss": value, **metrics})
+
+
+adversarial = Objective(perturb, loss)

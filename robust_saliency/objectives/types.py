@@ -1,0 +1,34 @@
+"""What a training regime is."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from robust_saliency.types import Array, Batch
+
+
+class Objective(NamedTuple):
+    """A training regime in two pure functions.
+
+    perturb(classifier, variables, key, batch, spec) -> batch: outside the gradient; adds adversaries, masks, guides.
+    loss(classifier, variables, carry, key, batch, spec) -> (loss, (model_state, metrics)): metrics holds 'loss', which
+        the training log shows, and whatever else is worth a row. Differentiated in the parameters and in ``carry``,
+        which is empty but for regimes that keep something between steps.
+    reads: what a training batch must hold besides image, label, id and valid, such as 'lesion_mask'.
+    """
+
+    perturb: Callable
+    loss: Callable
+    reads: tuple[str, ...] = ()
+
+
+def mean(values: Array, batch: Batch) -> Array:
+    """Mean over the valid examples of the batch; what a padded example holds, NaN too, does not count."""
+    valid = batch["valid"]
+    return jnp.sum(jnp.where(valid, values, 0)) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def accuracy(logits: Array, batch: Batch) -> Array:
+    """Share of valid examples whose largest logit is the label's."""
+    return mean((jnp.argmax(logits, axis=-1) == batch["label"]).astype(logits.dtype), batch)

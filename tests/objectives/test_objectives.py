@@ -1,0 +1,182 @@
+"""The objectives on a hand-written linear classifier, against numbers worked out by hand."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from robust_saliency import attacks, randomness
+from robust_saliency.objectives import OBJECTIVES, Adversarial, Standard, adversarial, standard
+from robust_saliency.threat import Threat
+
+SHAPE, CLASSES = (6, 2, 2, 1), 3
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+EPSILON = 0.1
+
+
+class Output(NamedTuple):
+    logits: Any
+    state: Any
+    features: Any
+
+
+class Linear(NamedTuple):
+    """As much of a classifier as the objectives use: 'train' records the batch, 'batch' turns the logits round."""
+
+    def apply(self, variables, images, *, mode="eval", key=None, capture=(), edit=None):
+        logits = images.reshape(images.shape[0], -1) @ variables["params"]["w"]
+        state = {"seen": jnp.mean(images)} if mode == "train" else variables["state"]
+        return Output(-logits if mode == "batch" else logits, state, {})
+
+    def logits_fn(self, variables, *, mode="eval"):
+        return lambda images: self.apply(variables, images, mode=mode).logits
+
+
+MODEL = Linear()
+
+
+@pytest.fixture
+def images(rng):
+    return rng.uniform(0.3, 0.7, SHAPE).astype(np.float32)
+
+
+@pytest.fixture
+def w(rng):
+    return rng.normal(size=(4, CLASSES)).astype(np.float32)
+
+
+def variables(w):
+    return {"params": {"w": jnp.asarray(w)}, "state": {"seen": jnp.array(-1.0)}}
+
+
+def batch_of(images, valid=None, labels=LABELS):
+    return {
+        "image": jnp.asarray(images),
+        "label": jnp.asarray(labels, jnp.int32),
+        "valid": jnp.ones(len(images), bool) if valid is None else jnp.asarray(valid),
+    }
+
+
+def cross_entropy(images, w, labels=LABELS):
+    logits = images.reshape(len(images), -1).astype(np.float64) @ w.astype(np.float64)
+    return special.logsumexp(logits, -1) - logits[np.arange(len(images)), labels]
+
+
+def gradient(images, w, labels=LABELS):
+    """Of the mean cross-entropy by ``w``, images held fixed: ``x^T (softmax - one_hot) / B``."""
+    flat = images.reshape(len(images), -1).astype(np.float64)
+    return flat.T @ (special.softmax(flat @ w, -1) - np.eye(CLASSES)[labels]) / len(images)
+
+
+def worst(images, w, sign=1.0):
+    """FGSM by hand: the gradient of cross-entropy at x is ``w (softmax - one_hot)``."""
+    logits = sign * images.reshape(len(images), -1) @ w
+    slope = sign * (special.softmax(logits, -1) - np.eye(CLASSES)[LABELS]) @ w.T
+    return images + EPSILON * np.sign(slope).reshape(images.shape).astype(np.float32)
+
+
+def losses_and_gradient(objective, spec, w, batch, key):
+    """Loss, (state, metrics) and gradient by the parameters, perturb inside what is differentiated."""
+
+    def total(params, batch):
+        given = {"params": params, "state": variables(w)["state"]}
+        perturbed = objective.perturb(MODEL, given, key, batch, spec)
+        return objective.loss(MODEL, given, {}, key, perturbed, spec)
+
+    return jax.jit(jax.value_and_grad(total, has_aux=True))(variables(w)["params"], batch)
+
+
+FGSM = attacks.FGSM(threat=Threat(epsilon=EPSILON))
+
+
+def test_standard_by_hand(images, w, key):
+    (value, (state, metrics)), slope = losses_and_gradient(standard, Standard(), w, batch_of(images), key)
+    np.testing.assert_allclose(value, cross_entropy(images, w).mean(), rtol=1e-5)
+    np.testing.assert_allclose(slope["w"], gradient(images, w), atol=1e-6)
+    np.testing.assert_allclose(state["seen"], images.mean(), rtol=1e-6)
+    predicted = (images.reshape(6, -1) @ w).argmax(-1)
+    np.testing.assert_allclose(metrics["accuracy"], np.mean(predicted == LABELS), rtol=1e-6)
+    assert metrics["loss"] == value
+
+
+def test_standard_leaves_the_batch_alone(images, w, key):
+    batch = batch_of(images)
+    assert standard.perturb(MODEL, variables(w), key, batch, Standard()) is batch
+
+
+def test_adversarial_is_cross_entropy_at_the_worst_images(images, w, key):
+    spec = Adversarial(attack=FGSM)
+    (value, (state, metrics)), slope = losses_and_gradient(adversarial, spec, w, batch_of(images), key)
+    adversary = worst(images, w)
+    np.testing.assert_allclose(value, cross_entropy(adversary, w).mean(), rtol=1e-5)
+    assert value > cross_entropy(images, w).mean() + 0.05
+    np.testing.assert_allclose(state["seen"], adversary.mean(), rtol=1e-5)
+    predicted = (adversary.reshape(6, -1) @ w).argmax(-1)
+    np.testing.assert_allclose(metrics["robust_accuracy"], np.mean(predicted == LABELS), rtol=1e-6)
+    # The images are a function of w here, so a gradient that leaked through them would show.
+    np.testing.assert_allclose(slope["w"], gradient(adversary, w), atol=1e-6)
+
+
+def test_two_classes_pgd_and_the_closed_form(images, key):
+    """With two classes the worst image does not depend on the images: ``x + eps sign(w_other - w_label)``."""
+    w = np.array([[1.0, -1.0], [-0.5, 0.5], [0.2, 0.4], [0.3, 0.1]], np.float32)
+    labels = LABELS % 2
+    attack = attacks.PGD(threat=Threat(epsilon=EPSILON), step_size=EPSILON / 2, num_steps=4, unroll=False)
+    other = (w[:, 1 - labels] - w[:, labels]).T.reshape(SHAPE)
+    batch = batch_of(images, labels=labels)
+    perturbed = jax.jit(adversarial.perturb, static_argnums=0)(
+        MODEL, variables(w), key, batch, Adversarial(attack=attack)
+    )
+    np.testing.assert_allclose(perturbed["adversarial"], images + EPSILON * np.sign(other), atol=1e-6)
+    np.testing.assert_array_equal(perturbed["image"], images)
+
+
+def test_include_clean_mixes(images, w, key):
+    spec = Adversarial(attack=FGSM, include_clean=True, clean_weight=0.3)
+    (value, (state, metrics)), slope = losses_and_gradient(adversarial, spec, w, batch_of(images), key)
+    adversary = worst(images, w)
+    expected = 0.7 * cross_entropy(adversary, w).mean() + 0.3 * cross_entropy(images, w).mean()
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(slope["w"], 0.7 * gradient(adversary, w) + 0.3 * gradient(images, w), atol=1e-6)
+    np.testing.assert_allclose(state["seen"], adversary.mean(), rtol=1e-5)
+    for name, x in (("accuracy", images), ("robust_accuracy", adversary)):
+        np.testing.assert_allclose(metrics[name], np.mean((x.reshape(6, -1) @ w).argmax(-1) == LABELS), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_padded_examples_change_nothing(images, w, key, name):
+    spec = {"standard": Standard(), "adversarial": Adversarial(attack=FGSM, include_clean=True)}[name]
+    keys = key if name == "standard" else randomness.per_example_keys(key, jnp.arange(6))
+    valid, labels = np.array([True] * 4 + [False] * 2), np.array([*LABELS[:4], 99, -1])
+    padded = batch_of(images, valid, labels)
+    objective = OBJECTIVES[name][1]
+    (value, (_, metrics)), slope = losses_and_gradient(objective, spec, w, padded, keys)
+    few = batch_of(images[:4], labels=LABELS[:4])
+    few_keys = keys if name == "standard" else keys[:4]
+    (expected, (_, expected_metrics)), expected_slope = losses_and_gradient(objective, spec, w, few, few_keys)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(slope["w"], expected_slope["w"], atol=1e-6)
+    for metric in metrics:
+        np.testing.assert_allclose(metrics[metric], expected_metrics[metric], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("eval", 1.0), ("batch", -1.0)])
+def test_attack_mode_reaches_the_model(images, w, key, mode, sign):
+    spec = Adversarial(attack=FGSM, attack_mode=mode)
+    perturbed = adversarial.perturb(MODEL, variables(w), key, batch_of(images), spec)
+    np.testing.assert_allclose(perturbed["adversarial"], worst(images, w, sign), atol=1e-6)
+
+
+def test_weight_and_epsilon_are_data():
+    spec = Adversarial(attack=FGSM, clean_weight=0.25)
+    assert sorted(jax.tree.leaves(spec)) == [EPSILON, 0.25]
+
+
+def test_errors_of_the_spec():
+    with pytest.raises(
+        ValueError, match=r"Unknown attack_mode 'evaluate'\. Did you mean 'eval'\? Choices: batch, eval"
+    ):
+        Adversarial(attack_mode="evaluate")
