@@ -1,0 +1,49 @@
+"""Networks as pure functions: :class:`Classifier`, the bundled nets, and adapters for a user's own Flax networks."""
+
+from typing import Any
+
+from robust_saliency.models import plain_cnn, resnet, small_cnn
+from robust_saliency.models.activations import ACTIVATIONS
+from robust_saliency.models.classifier import MODES, Classifier, Output, Variables
+from robust_saliency.models.linen import from_linen
+from robust_saliency.models.nnx import from_nnx
+from robust_saliency.models.plain_cnn import KIM, LLORENTE, VGG11ISH, PlainCNN
+from robust_saliency.models.pooling import average_pool, max_pool
+from robust_saliency.models.resnet import ResNet18
+from robust_saliency.models.small_cnn import SmallCNN
+
+MODELS = {
+    "small_cnn": (SmallCNN, small_cnn.make),
+    "plain_cnn": (PlainCNN, plain_cnn.make),
+    "resnet18": (ResNet18, resnet.make),
+}
+
+
+def make(spec: Any, image_shape: tuple[int, int, int], num_classes: int) -> Classifier:
+    """The classifier of a bundled net's ``spec`` for images ``(H, W, C)`` and ``num_classes`` classes."""
+    for kind, function in MODELS.values():
+        if isinstance(spec, kind):
+            return function(spec, image_shape, num_classes)
+    kinds = ", ".join(kind.__name__ for kind, _ in MODELS.values())
+    raise ValueError(f"models.make takes a spec of type {kinds}, got {type(spec).__name__}.")
+
+
+__all__ = [
+    "ACTIVATIONS",
+    "KIM",
+    "LLORENTE",
+    "MODELS",
+    "MODES",
+    "VGG11ISH",
+    "Classifier",
+    "Output",
+    "PlainCNN",
+    "ResNet18",
+    "SmallCNN",
+    "Variables",
+    "average_pool",
+    "from_linen",
+    "from_nnx",
+    "make",
+    "max_pool",
+]

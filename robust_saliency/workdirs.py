@@ -1,0 +1,99 @@
+"""The directory of a run: one process at a time, one config for good."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from robust_saliency import records
+
+CONFIG = "config.json"
+_MAX_DIFFERENCES = 20
+
+
+class Workdir:
+    """Context manager that holds the lock of a run's directory and gives its path.
+
+    The lock (``.robust_saliency.lock``, by flock) is the kernel's: it goes when the process dies, however it dies.
+    Raises ValueError if another process holds it, if the directory cannot be written, or, with ``create=False``, if it
+    does not exist.
+    """
+
+    def __init__(self, path: str | Path, *, create: bool = True):
+        self.path = Path(path)
+        self._create = create
+
+    def __enter__(self) -> Path:
+        if not self._create and not self.path.is_dir():
+            raise ValueError(f"Workdir {self.path} does not exist.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / records.LOCK, "a+", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"Workdir {self.path} cannot be written: {error.strerror}.") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            self._lock.close()
+            raise ValueError(
+                f"Workdir {self.path} is in use by process {holder}; wait until it ends or choose another workdir."
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()} on {socket.gethostname()}\n")
+        self._lock.flush()
+        return self.path
+
+    def __exit__(self, *exception) -> None:
+        self._lock.close()
+
+
+def checkpoints(workdir: str | Path) -> Path:
+    """Where the checkpoints of a run lie."""
+    return Path(workdir) / "checkpoints"
+
+
+def has_results(workdir: str | Path) -> bool:
+    """Whether anything was trained, evaluated or explained here or in the runs of a study here."""
+    path = Path(workdir)
+    results = ("study.json", "evaluation", "explanations", "checkpoints/[0-9]*", "*/*/checkpoints/[0-9]*")
+    return any(True for pattern in results for _ in path.glob(pattern))
+
+
+def claim(workdir: str | Path, config: Mapping[str, Any], ignore: Iterable[str] = ()) -> None:
+    """Writes ``config.json`` the first time; later raises ValueError unless ``config`` equals it.
+
+    The error shows the difference, one ``key.subkey: was -> now`` a line. ``ignore``: dotted keys (or the name of a
+    section) that may differ; ``config.json`` then keeps the first values. A workdir that has no results yet, because
+    its data could not be read or its loss diverged, takes any config.
+    """
+    path = Path(workdir) / CONFIG
+    if not path.exists() or not has_results(workdir):
+        records.write_json(path, config)
+        return
+    was, now = _flat(records.read_json(path)), _flat(json.loads(json.dumps(config)))
+    ignored = tuple(ignore)
+    different = [
+        key
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key) != now.get(key) and not any(f"{key}.".startswith(f"{name}.") for name in ignored)
+    ]
+    if different:
+        shown = different[:_MAX_DIFFERENCES]
+        lines = [f"  {key}: {was.get(key, '(absent)')} -> {now.get(key, '(absent)')}" for key in shown]
+        if len(different) > len(shown):
+            lines.append(f"  ... and {len(different) - len(shown)} more")
+        raise ValueError(
+            f"Workdir {workdir} holds a run of another config; choose another workdir or undo these changes "
+            "(was -> now):\n" + "\n".join(lines)
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(value, dict) and value:
+        return {k: v for name, child in value.items() for k, v in _flat(child, f"{prefix}{name}.").items()}
+    return {prefix[:-1]: json.dumps(value)}
