@@ -1,0 +1,307 @@
+"""Every default of a config, once, with a comment a key. Each other config changes what differs.
+
+A value that is a placeholder (None) means "the method's own default"; fields of methods not chosen are ignored.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def default() -> ConfigDict:
+    config = ConfigDict()
+    config.title = ""  # of the report
+    config.description = ""  # what this config is for, in a sentence
+    config.seed = 0  # of weights, order of batches, and training attacks
+    config.mesh = ConfigDict({"num_devices": 0})  # devices that share a batch; 0 = all
+    config.data = _data()
+    config.model = _model()
+    config.objective = _objective()
+    config.schedules = ConfigDict({"epsilon": _epsilon_ramp()})  # by label: values that change in training
+    config.optimizer = _optimizer()
+    config.train = _train()
+    config.init_from = _init_from()
+    config.evaluation = _evaluation()
+    config.study = _study()
+    config.benchmark = _benchmark()
+    return config
+
+
+def attack(**changes) -> ConfigDict:
+    """An attack and its threat model."""
+    config = ConfigDict()
+    config.name = "pgd"  # pgd, fgsm, or 'package.module:name'
+    config.norm = "linf"  # linf, l2 or l1
+    config.epsilon = 4 / 255  # radius in pixels, which lie in [0, 1]
+    config.projection = "exact"  # exact, or scale_then_clip as in published L2 recipes
+    config.num_steps = 7
+    config.step_size = placeholder(float)  # pixels; or else
+    config.relative_step_size = placeholder(float)  # times epsilon; default 2.5 / num_steps
+    config.sparsity = 0.01  # l1: share of values that a step changes
+    config.start = "uniform"  # uniform, sphere, gaussian or none
+    config.start_scale = 0.001  # deviation of the gaussian start
+    config.keep_best = False  # the iterate of highest loss instead of the last
+    config.unroll = True  # right on CPU; False on GPU and TPU
+    config.update(changes)
+    return config
+
+
+def saliency(name: str, **changes) -> ConfigDict:
+    """A saliency method."""
+    config = ConfigDict()
+    config.name = name  # gradient, input_x_gradient, integrated_gradients, smoothgrad, or 'package.module:name'
+    config.score = "logit"  # what is differentiated: logit, probability, log_probability, loss
+    config.sign = "abs"  # of each entry: abs, signed, squared
+    config.channels = "sum_abs"  # how channels become one map: sum_abs, max_abs, l2, sum
+    config.baseline = _baseline()  # input_x_gradient, integrated_gradients
+    config.num_steps = placeholder(int)  # integrated_gradients
+    # integrated_gradients: gauss_legendre, riemann_left, riemann_middle, riemann_right, trapezoid
+    config.rule = placeholder(str)
+    config.num_samples = placeholder(int)  # smoothgrad
+    config.sigma = placeholder(float)  # smoothgrad: deviation of the noise
+    config.relative_to = placeholder(str)  # smoothgrad: sigma in 'bounds', or of each 'image_range'
+    config.statistic = placeholder(str)  # smoothgrad: mean, squared, variance
+    config.clip = placeholder(bool)  # smoothgrad: noisy images stay in the box
+    config.chunk_size = placeholder(int)  # passes at a time; 0 = as many as max_images allows
+    config.max_images = placeholder(int)  # images in memory at a time
+    config.unroll = placeholder(bool)  # True is right on CPU, False on GPU and TPU
+    config.update(changes)
+    return config
+
+
+def metric(name: str, **changes) -> ConfigDict:
+    """A metric."""
+    config = ConfigDict()
+    config.name = name  # a name of robust_saliency.metrics.METRICS, or 'package.module:name'
+    config.sign = "abs"  # what counts of a signed map: abs, positive, negative, raw
+    config.mask = placeholder(str)  # localisation: lesion or evidence
+    config.within = placeholder(str)  # evidence_given_lesion
+    config.tolerance = placeholder(int)  # pointing_game: pixels around the mask
+    config.normalised = placeholder(bool)  # entropy; deletion, insertion: by the clean and the fully deleted score
+    config.order = placeholder(str)  # deletion, insertion: morf or lerf
+    config.points = placeholder(int)  # deletion, insertion
+    config.score = placeholder(str)  # deletion, insertion: probability, logit, allegiance
+    config.baseline = _baseline()  # deletion, insertion: what a deleted pixel becomes
+    config.update(changes)
+    return config
+
+
+def _baseline() -> ConfigDict:
+    config = ConfigDict()
+    config.kind = placeholder(str)  # black, white, mean, blur, uniform, constant
+    config.value = placeholder(float)  # constant
+    config.blur_sigma = placeholder(float)  # blur: pixels
+    return config
+
+
+def run(label: str, description: str, **overrides) -> ConfigDict:
+    """A run of a study: what it is called, what it is, and what it changes in the config."""
+    return ConfigDict({"label": label, "description": description, "overrides": overrides})
+
+
+def adversarial_run(
+    label: str, description: str, epochs: int = 12, learning_rate: float = 3e-3, **attack_changes
+) -> ConfigDict:
+    """Adversarial training that starts from the study's run 'standard', with epsilon ramped up."""
+    return run(
+        label,
+        f"{description} Started from the standard network.",
+        objective={"name": "adversarial", "attack": attack_changes},
+        optimizer={"schedule": "cosine", "learning_rate": learning_rate},
+        train={"epochs": epochs, "validate_every": 2, "checkpoint_every": 2},
+        schedules={"epsilon": {"until": 0.4}},
+        init_from={"workdir": "../standard"},
+    )
+
+
+def check_size(size: str) -> None:
+    if size not in ("small", "full"):
+        raise ValueError(f"The config comes in the sizes small and full, got {size!r}.")
+
+
+def _data() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "planted_lesions"  # planted_lesions, folder, or any data set prepared with TensorFlow Datasets
+    config.data_dir = ""  # '' = $TFDS_DATA_DIR, then ~/tensorflow_datasets
+    config.image_size = 0  # side in pixels; 0 = as stored
+    config.channels = 0  # 1 or 3; 0 = as stored
+    config.image_field = "image"  # feature names
+    config.label_field = "label"
+    config.mask_field = ""  # '' = none; a mask makes localisation metrics possible
+    config.group_field = ""  # examples of a group (a lesion, a patient) stay on one side of a split
+    config.train_split = "train"
+    config.validation_split = ""  # '' = a share of train
+    config.validation_fraction = 0.1
+    config.test_split = "test"
+    config.num_train = 0  # seeded random subset; 0 = all
+    config.num_validation = 0
+    config.num_test = 0
+    config.classes = ()  # names of the classes to keep; () = all
+    config.class_balanced = False  # every class equally often in training
+    config.in_memory = "auto"  # yes, no, or auto: streamed when larger than
+    config.memory_limit_gb = 4.0
+    config.batch_size = 128  # over all devices
+    config.seed = 0  # of splits, subsets and rendering: not of training
+    config.augment = _augment()
+    config.planted = _planted()
+    return config
+
+
+def _augment() -> ConfigDict:
+    config = ConfigDict()
+    config.flip = False  # left-right
+    config.vertical_flip = False
+    config.transpose = False
+    config.crop_padding = 0  # largest shift in pixels
+    config.rotate = False
+    config.rotation = 0.0  # largest angle in degrees
+    config.colour = False
+    config.brightness = 0.0  # largest relative change
+    config.contrast = 0.0
+    config.saturation = 0.0
+    return config
+
+
+def _planted() -> ConfigDict:
+    config = ConfigDict()
+    config.size = 32  # side in pixels
+    config.min_cue_strength = 0.7  # how clearly a class shows: uniform between the two
+    config.max_cue_strength = 1.0
+    config.min_radius = 0.3  # of a lesion, in half sides
+    config.max_radius = 0.4
+    config.min_offset = 0.85  # of its centre: 0 = anywhere, 1 = as near the edge as it can lie
+    config.hair_rate = 0.35  # share of images with hair, a ruler, a bubble, dark corners, a tint
+    config.ruler_rate = 0.2
+    config.bubble_rate = 0.25
+    config.vignette_rate = 0.3
+    config.colour_cast_rate = 0.3
+    config.shortcut = "none"  # ruler, hair or bubble: a distractor that gives a class away
+    config.shortcut_class = 1  # melanoma
+    config.shortcut_rate = 1.0  # share of that class that carries it
+    return config
+
+
+def _model() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "small_cnn"  # small_cnn, plain_cnn, resnet18, or 'package.module:name'
+    config.width = placeholder(int)  # channels of the first block
+    config.activation = "relu"  # relu, softplus, gelu, guided
+    config.mean = (0.5,)  # normalisation inside the model: images come in as [0, 1]
+    config.std = (0.25,)
+    config.dtype = "float32"  # of the computation; weights, attacks, losses and maps stay float32
+    config.pool = placeholder(str)  # small_cnn: max or stride
+    config.layers = placeholder(tuple)  # plain_cnn: tokens such as ('conv32k3', 'max2', 'gap')
+    config.stem = placeholder(str)  # resnet18: cifar or imagenet
+    config.zero_init_residual = False  # resnet18: every block begins as its shortcut
+    return config
+
+
+def _objective() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "standard"  # the training regime: standard, adversarial, or 'package.module:name'
+    config.attack = attack()  # adversarial: against whom
+    config.include_clean = False  # adversarial: clean images too, with
+    config.clean_weight = 0.5
+    config.attack_mode = "eval"  # adversarial: BatchNorm while the adversary is sought: eval or batch
+    return config
+
+
+def _epsilon_ramp() -> ConfigDict:
+    config = ConfigDict()
+    config.fields = ("attack.threat.epsilon", "attack.step_size")  # of the objective
+    config.start = 0.0  # factor at the start
+    config.stop = 1.0  # factor from 'until' on
+    config.until = 0.0  # share of the training steps; 0 = no ramp
+    return config
+
+
+def _optimizer() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "adamw"  # adamw, adam, sgd
+    config.learning_rate = 3e-3  # peak
+    config.schedule = "one_cycle"  # one_cycle, cosine, constant
+    config.warmup_fraction = 0.3  # one_cycle: share of the steps that rises
+    config.weight_decay = 1e-4
+    config.momentum = 0.9  # sgd
+    config.clip_norm = 1.0  # of the whole gradient; 0 = none
+    return config
+
+
+def _train() -> ConfigDict:
+    config = ConfigDict()
+    config.epochs = 30
+    config.validate_every = 5  # epochs
+    config.checkpoint_every = 5  # epochs; of this and validate_every one is a multiple of the other
+    config.keep_last = 2  # checkpoints
+    config.keep_best = 1
+    # accuracy, robust_accuracy, loss; '' = robust_accuracy if there is an attack, else accuracy
+    config.best_metric = ""
+    config.log_every = 10  # steps
+    return config
+
+
+def _init_from() -> ConfigDict:
+    config = ConfigDict()
+    config.workdir = ""  # run to start from, relative to this run's workdir; '' = random weights
+    config.step = "best"  # best, last, or a step number
+    config.include = ".*"  # regular expression on parameter paths
+    config.exclude = ""
+    return config
+
+
+def _evaluation() -> ConfigDict:
+    config = ConfigDict()
+    config.split = "test"  # test, validation, train
+    config.step = "best"  # checkpoint: best, last, or a step number
+    config.num_examples = 0  # 0 = all
+    config.batch_size = 128
+    config.explained = "true"  # the class that maps explain: true or predicted
+    config.num_pictures = 9  # examples in the picture grid
+    config.attacks = ConfigDict(
+        {
+            "linf": attack(epsilon=4 / 255, num_steps=20, relative_step_size=1 / 8),
+            "l2": attack(norm="l2", epsilon=0.5, num_steps=20, relative_step_size=1 / 8),
+        }
+    )
+    config.maps = ConfigDict(
+        {
+            "gradient": saliency("gradient"),
+            "integrated_gradients": saliency(
+                "integrated_gradients", num_steps=16, rule="gauss_legendre", baseline={"kind": "mean"}
+            ),
+            "smoothgrad": saliency("smoothgrad", num_samples=16, sigma=0.15),
+        }
+    )
+    config.metrics = ConfigDict(
+        {
+            "gini": metric("gini"),
+            "entropy": metric("entropy"),
+            "total_variation": metric("total_variation"),
+            "pointing_game": metric("pointing_game", mask="lesion"),
+            "lesion_mass": metric("relevance_mass", mask="lesion"),
+            "lesion_rank": metric("rank_accuracy", mask="lesion"),
+            "evidence_mass": metric("relevance_mass", mask="evidence"),
+            "evidence_given_lesion": metric("evidence_given_lesion", mask="evidence", within="lesion"),
+            "deletion": metric("deletion_auc", points=11, score="probability", baseline={"kind": "blur"}),
+            "insertion": metric("insertion_auc", points=11, score="probability", baseline={"kind": "blur"}),
+        }
+    )
+    return config
+
+
+def _study() -> ConfigDict:
+    config = ConfigDict()
+    config.runs = ()  # each made by run(); in the order of work
+    config.reference = "standard"  # label of the run that the others are compared with
+    config.seeds = 1  # one seed is no claim; three are a start
+    return config
+
+
+def _benchmark() -> ConfigDict:
+    config = ConfigDict()
+    config.attack = attack(num_steps=10)  # timed on every bundled network
+    config.batch_size = 128
+    config.image_size = 32
+    config.channels = 3
+    config.num_classes = 10
+    config.repetitions = 3  # pairs of the attack and as many plain gradients; the median counts
+    return config

@@ -1,0 +1,182 @@
+"""Command line of robust_saliency.
+
+    python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+    python launch.py --mode=explain --workdir=runs/quickstart/seed0/linf --images=DIR
+
+Any field of the config can be set: --config.train.epochs=3. Where the workdir holds a config, --config may be left out.
+"""
+
+import difflib
+import json
+import logging
+import os
+import sys
+import traceback
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+MODES = ("benchmark", "evaluate", "explain", "report", "study", "train")
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or study; made if it is not there.")
+_MODE = flags.DEFINE_string(
+    "mode", "", f"One of {', '.join(MODES)}. Default: study if the config has runs, else train."
+)
+_IMAGES = flags.DEFINE_string("images", None, "Folder of images to explain (--mode=explain).")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"Arguments are given as --name=value, got {' '.join(argv[1:])}.")
+    _set_up_jax()
+    from robust_saliency import checks, config
+
+    if not _WORKDIR.value:
+        raise UserError("--workdir=DIR is needed: the folder of the run.")
+    if _MODE.value == "report":
+        from robust_saliency import report, workdirs
+
+        with workdirs.Workdir(_WORKDIR.value, create=False):
+            print(report.report(_WORKDIR.value))
+        return
+    if flags.FLAGS.config is None:
+        raise UserError(f"--config=FILE is needed: {_WORKDIR.value} holds no config.json.")
+    plain = config.to_plain(flags.FLAGS.config)
+    has_runs = bool((plain.get("study") or {}).get("runs"))
+    mode = checks.one_of("mode", _MODE.value or ("study" if has_runs else "train"), MODES)
+    result = _run(mode, plain, _WORKDIR.value)
+    if result:
+        print(result)
+
+
+def _run(mode: str, plain: dict, workdir: str):
+    from robust_saliency import config
+
+    if mode == "study":
+        from robust_saliency import study
+
+        if not (plain.get("study") or {}).get("runs"):
+            raise UserError("--mode=study needs config.study.runs; this config has none.")
+        return study.study(plain, workdir)
+    # A single run's workdir must not remember a study: it would be one the next time.
+    experiment = config.parse({name: section for name, section in plain.items() if name != "study"})
+    if mode == "train":
+        from robust_saliency import train
+
+        took = train.train(experiment, workdir)
+        return f"{workdir}: {took['steps']} steps in {took['seconds']:.0f} s"
+    if mode == "evaluate":
+        from robust_saliency import evaluate
+
+        return evaluate.evaluate(experiment, workdir)
+    if mode == "explain":
+        from robust_saliency import explain
+
+        if _IMAGES.value is None:
+            raise UserError("--mode=explain needs --images=DIR: the folder of images to explain.")
+        return explain.explain(experiment, workdir, _IMAGES.value)
+    from robust_saliency import benchmark
+
+    return benchmark.benchmark(experiment, workdir)
+
+
+class UserError(Exception):
+    """A mistake on the command line."""
+
+
+def _set_up_jax() -> None:
+    """One virtual device a core where the CPU computes, and a compilation cache outside every workdir."""
+    # Only this project's warnings (a damaged checkpoint passed over) are for the user.
+    logging.getLogger().setLevel(logging.ERROR)
+    logging.getLogger("robust_saliency").setLevel(logging.WARNING)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", cores)
+    if not jax.config.jax_compilation_cache_dir:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "robust_saliency", "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags; without --config the config of the workdir is taken, and can be changed field by field."""
+    path = os.path.join(_given(argv, "workdir") or "", "config.json")
+    _check_config_file(_given(argv, "config"))
+    try:
+        if _given(argv, "config") is None and _given(argv, "workdir") and os.path.exists(path):
+            config = ConfigDict(_as_given(_remembered(path)))
+            config_flags.DEFINE_config_dict("config", config, lock_config=True)
+        else:
+            config_flags.DEFINE_config_file("config", None, "Config file: configs/quickstart.py.", lock_config=True)
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise UserError(str(error.args[0] if error.args else error)) from error
+
+
+def _remembered(path: str) -> dict:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (json.JSONDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give --config=FILE.") from error
+
+
+def _check_config_file(value: str | None) -> None:
+    """A config is 'file.py' or 'file.py:argument'."""
+    file = (value or "").partition(":")[0]
+    if value is None or os.path.isfile(file):
+        return
+    folder = os.path.dirname(file) or "."
+    there = [os.path.join(folder, name) for name in os.listdir(folder)] if os.path.isdir(folder) else []
+    near = difflib.get_close_matches(file, there, n=1)
+    raise UserError(f"--config={value}: there is no such file.{f' Did you mean {near[0]}?' if near else ''}")
+
+
+def _given(argv: list[str], name: str) -> str | None:
+    """The value of --name=value or --name value, before the flags are parsed."""
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        flag, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and flag == name:
+            return value if equals else following
+    return None
+
+
+def _as_given(value, name: str = ""):
+    """JSON as the config was: lists were tuples, and null a placeholder; both can be overridden."""
+    from robust_saliency import config_fields
+
+    if isinstance(value, dict):
+        return {field: _as_given(entry, field) for field, entry in value.items()}
+    if value is None:
+        return config_dict.placeholder(config_fields.type_of(name))
+    return tuple(_as_given(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _is_message(error: BaseException) -> bool:
+    """True where the error was raised on purpose, to be read: by this project's own code, or by the flags."""
+    if isinstance(error, UserError | flags.Error):
+        return True
+    if not isinstance(error, ValueError | OSError):
+        return False
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    here = os.path.dirname(os.path.abspath(__file__))
+    return os.path.abspath(raised_in).startswith(os.path.join(here, "robust_saliency") + os.sep)
+
+
+def run() -> None:
+    """Runs the command line; a mistake of the user is one message and exit status 2, never a traceback."""
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except KeyboardInterrupt:
+        print("Interrupted; the last checkpoint stays, and the same command goes on from it.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not _is_message(error):
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

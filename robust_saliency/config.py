@@ -1,0 +1,202 @@
+"""From a ConfigDict, or plain JSON, to frozen specs: the sections of a config and what they become."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, saliency, schedules
+from robust_saliency.config_fields import Method, build, choose, convert, known_field
+from robust_saliency.data import DataSpec
+
+SPLITS = ("test", "train", "validation")
+EXPLAINED = ("predicted", "true")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """epochs; validate_every, checkpoint_every: epochs between; keep_last, keep_best: checkpoints that stay.
+
+    best_metric: the validation metric that 'best' means; '' = robust_accuracy where the objective has an attack, else
+    accuracy; of these the balanced ones, means over classes, where data.class_balanced. Of a loss the lowest is best,
+    of an accuracy the highest.
+    log_every: steps between rows of metrics.jsonl.
+    """
+
+    epochs: int = 10
+    validate_every: int = 1
+    checkpoint_every: int = 1
+    keep_last: int = 2
+    keep_best: int = 1
+    best_metric: str = ""
+    log_every: int = 10
+
+    def __post_init__(self):
+        short, long = sorted((self.checkpoint_every, self.validate_every))
+        if long % short:
+            raise ValueError(
+                f"train.checkpoint_every is {self.checkpoint_every}, train.validate_every {self.validate_every}: one "
+                "must be a multiple of the other, since a checkpoint that was not validated can never be the best."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is measured, on what. attacks, maps, metrics: pairs of a label and a :class:`Method`, by label."""
+
+    split: str = "test"
+    step: str = "best"
+    num_examples: int = 0
+    batch_size: int = 128
+    explained: str = "true"
+    num_pictures: int = 9
+    attacks: tuple[tuple[str, Any], ...] = ()
+    maps: tuple[tuple[str, Any], ...] = ()
+    metrics: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self):
+        checks.one_of("evaluation.split", self.split, SPLITS)
+        checks.one_of("evaluation.explained", self.explained, EXPLAINED)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitFrom:
+    """workdir of the run whose weights start this one ('' = none), relative to this run's; include, exclude: regular
+    expressions on parameter paths such as 'params/conv1/kernel'; what is not taken keeps its random start."""
+
+    workdir: str = ""
+    step: str = "best"
+    include: str = ".*"
+    exclude: str = ""
+
+    def __post_init__(self):
+        for name in ("include", "exclude"):
+            pattern = getattr(self, name)
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"init_from.{name} {pattern!r} is no regular expression: {error}.") from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What is timed: an attack on every bundled network; ``repetitions`` pairs of the attack and as many gradients."""
+
+    batch_size: int = 128
+    image_size: int = 32
+    channels: int = 3
+    num_classes: int = 10
+    repetitions: int = 3
+    attack: Any = None
+
+
+class Experiment(NamedTuple):
+    """A parsed config. ``plain`` is what config.json holds."""
+
+    plain: dict
+    seed: int
+    num_devices: int
+    data: DataSpec
+    model: Method
+    objective: Method
+    ramps: tuple[schedules.Ramp, ...]
+    optimizer: optimizer.Optimizer
+    train: Train
+    evaluation: Evaluation
+    init_from: InitFrom
+    benchmark: Benchmark
+
+
+SECTIONS = {
+    "title", "description", "seed", "mesh", "data", "model", "objective", "schedules", "optimizer", "train",
+    "evaluation", "init_from", "study", "benchmark",
+}  # fmt: skip
+
+
+def parse(config: Mapping) -> Experiment:
+    """The specs of ``config``; ValueError with the dotted field, what came in and what is expected."""
+    plain = to_plain(config)
+    for name in plain:
+        known_field("config", name, SECTIONS)
+    section = {name: plain.get(name) or {} for name in SECTIONS}
+    data = build(DataSpec, section["data"], "config.data")
+    model = choose("model", models.MODELS, section["model"], "config.model")
+    objective = choose("objective", objectives.OBJECTIVES, section["objective"], "config.objective")
+    return Experiment(
+        plain=plain,
+        seed=convert(plain.get("seed", 0), int, "config.seed"),
+        num_devices=convert(section["mesh"].get("num_devices", 0), int, "config.mesh.num_devices"),
+        data=data,
+        model=model,
+        objective=objective,
+        ramps=_ramps(section["schedules"], objective.spec),
+        optimizer=build(optimizer.Optimizer, section["optimizer"], "config.optimizer"),
+        train=build(Train, section["train"], "config.train"),
+        evaluation=_evaluation(section["evaluation"]),
+        init_from=build(InitFrom, section["init_from"], "config.init_from"),
+        benchmark=_benchmark(section["benchmark"]),
+    )
+
+
+def to_plain(config: Any) -> Any:
+    """Nested dicts, lists and scalars, as JSON gives them back."""
+    if hasattr(config, "to_dict"):
+        config = config.to_dict()
+    return json.loads(json.dumps(config, default=lambda value: value.to_dict()))
+
+
+def _ramps(section: Mapping, objective_spec: Any) -> tuple[schedules.Ramp, ...]:
+    ramps = {label: build(schedules.Ramp, ramp, f"config.schedules.{label}") for label, ramp in section.items()}
+    used = {label: ramp for label, ramp in sorted(ramps.items()) if ramp.until > 0}
+    for label, ramp in used.items():
+        try:
+            schedules.check(objective_spec, ramp)
+        except ValueError as error:
+            raise ValueError(f"config.schedules.{label}.fields: {error}") from error
+    return tuple(used.values())
+
+
+def _evaluation(section: Mapping) -> Evaluation:
+    def methods(name, kind, registry):
+        return tuple(
+            (label, choose(kind, registry, entry, f"config.evaluation.{name}.{label}"))
+            for label, entry in sorted((section.get(name) or {}).items())
+            if entry is not None
+        )
+
+    plain = {name: value for name, value in section.items() if name not in ("attacks", "maps", "metrics")}
+    parsed = dataclasses.replace(
+        build(Evaluation, plain, "config.evaluation"),
+        attacks=methods("attacks", "attack", attacks.ATTACKS),
+        maps=methods("maps", "saliency method", saliency.SALIENCY),
+        metrics=methods("metrics", "metric", metrics.METRICS),
+    )
+    for label, method in parsed.maps:
+        if getattr(method.spec, "channels", None) == "none":
+            raise ValueError(
+                f"config.evaluation.maps.{label}.channels is 'none', but a map that is measured and drawn is "
+                "[height, width]; choose how channels become one: sum_abs, max_abs, l2 or sum."
+            )
+    for label, method in parsed.metrics:
+        _check_metric(method, f"config.evaluation.metrics.{label}")
+    points = {method.spec.points for _, method in parsed.metrics if hasattr(method.spec, "points")}
+    if len(points) > 1:
+        raise ValueError(f"config.evaluation.metrics: curves need one common number of points, got {sorted(points)}.")
+    return parsed
+
+
+def _check_metric(method: Method, where: str) -> None:
+    """A user's own metric is told before a network is trained what an evaluation needs of it."""
+    lacking = [fact for fact in ("title", "direction", "range") if not hasattr(method.spec, fact)]
+    if lacking:
+        raise ValueError(f"{where}: the spec of {method.name!r} has no {' and no '.join(lacking)}.")
+    checks.one_of(f"direction of {method.name!r} in {where}", method.spec.direction, ("higher", "lower", "none"))
+    for need in method.needs:
+        checks.one_of(f"argument of {method.name!r} in {where}", need, set(metrics.ARGUMENTS) - {"saliency_fn"})
+
+
+def _benchmark(section: Mapping) -> Benchmark:
+    plain = {name: value for name, value in section.items() if name != "attack"}
+    attack = choose("attack", attacks.ATTACKS, section.get("attack") or {"name": "pgd"}, "config.benchmark.attack")
+    return dataclasses.replace(build(Benchmark, plain, "config.benchmark"), attack=attack)

@@ -1,0 +1,198 @@
+"""Sections of plain values to dataclasses: each field checked against its type and range, each choice by its name.
+
+One rule is the config's own: a section that names a method may hold the fields of all methods of its kind. Fields of
+the others are ignored, so that ``--config.objective.name=...`` is enough to change the method; a field that no method
+has is an error. A value of None means "the method's own default".
+"""
+
+import dataclasses
+import importlib
+import math
+import types as _types
+import typing
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from robust_saliency import attacks, checks, metrics, models, objectives, saliency, types
+from robust_saliency.baselines import Baseline
+from robust_saliency.threat import Threat
+
+# Lowest and highest value of a field, wherever it stands. None = no bound.
+RANGES = {
+    "batch_size": (1, None), "blur_sigma": (0, None), "checkpoint_every": (1, None), "clean_weight": (0, 1),
+    "clip_norm": (0, None), "epochs": (0, None), "epsilon": (0, None), "image_size": (0, None),
+    "keep_best": (0, None), "keep_last": (1, None), "learning_rate": (0, None), "log_every": (1, None),
+    "momentum": (0, 1), "num_classes": (2, None), "num_devices": (0, None), "num_examples": (0, None),
+    "num_pictures": (0, None), "num_samples": (1, None), "num_steps": (0, None), "num_test": (0, None),
+    "num_train": (0, None), "num_validation": (0, None), "points": (2, None), "relative_step_size": (0, None),
+    "repetitions": (1, None), "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None), "step_size": (0, None),
+    "validate_every": (1, None), "validation_fraction": (0, 1), "warmup_fraction": (0, 1),
+    "weight_decay": (0, None), "width": (1, None),
+}  # fmt: skip
+
+
+class Method(NamedTuple):
+    """A method chosen by name: its spec, its function, and for a metric the names of the arguments it needs."""
+
+    name: str
+    spec: Any
+    function: Any
+    needs: tuple[str, ...] = ()
+
+
+def choose(kind: str, registry: dict, section: Mapping, where: str) -> Method:
+    """The method that ``section['name']`` names in ``registry``, with its spec.
+
+    'package.module:name' is imported and joins the registry, so that it can be used wherever a bundled one can.
+    """
+    if not isinstance(section, Mapping) or not section.get("name"):
+        raise ValueError(f"{where} needs a name. Choices: {', '.join(sorted(registry))}.")
+    name = section["name"]
+    if ":" in name and name not in registry:
+        registry[name] = _imported(name, where, registry)
+    entry = checks.lookup(f"{kind} in {where}.name", name, registry)
+    shared = {field for Spec, *_ in registry.values() for field in fields_of(Spec)}
+    known = {*shared, *fields_of(entry[0])}
+    for field in section:
+        if field != "name":
+            known_field(where, field, known)
+    own = {field: value for field, value in section.items() if field in fields_of(entry[0])}
+    return Method(name, build(entry[0], own, where), *entry[1:])
+
+
+def build(cls: type, section: Mapping, where: str) -> Any:
+    """An instance of the dataclass ``cls`` from plain values, each checked against its field's type and range."""
+    if not isinstance(section, Mapping):
+        raise ValueError(
+            f"{where} must be a section with the fields {', '.join(sorted(fields_of(cls)))}, got {section!r}."
+        )
+    hints = typing.get_type_hints(cls)
+    given = {name: value for name, value in section.items() if value is not None}
+    for name in given:
+        known_field(where, name, fields_of(cls))
+    if "threat" in hints:
+        given = _with_threat(cls, given, where)
+    values = {}
+    for name, value in given.items():
+        place = f"{where}.{name}"
+        values[name] = attack_spec(value, place) if _is_attack(hints[name]) else convert(value, hints[name], place)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def attack_spec(section: Mapping, where: str) -> Any:
+    """The spec of the attack that ``section`` names, for an objective. Threat fields stand beside the attack's own."""
+    return choose("attack", attacks.ATTACKS, section, where).spec
+
+
+def merge(base: Mapping, changes: Mapping, where: str = "config") -> dict:
+    """``base`` with ``changes`` laid over it, section by section; a field that ``base`` lacks is an error."""
+    merged = dict(base)
+    for name, value in changes.items():
+        known_field(where, name, base)
+        nested = isinstance(base[name], Mapping) and isinstance(value, Mapping)
+        merged[name] = merge(base[name], value, f"{where}.{name}") if nested else value
+    return merged
+
+
+def _with_threat(cls: type, given: Mapping, where: str) -> dict:
+    threat_fields = fields_of(Threat)
+    values = {name: value for name, value in given.items() if name not in threat_fields}
+    threat = build(Threat, {name: value for name, value in given.items() if name in threat_fields}, where)
+    if "step_size" in (field.name for field in dataclasses.fields(cls)):
+        relative = values.pop("relative_step_size", None)
+        if relative is not None and "step_size" in values:
+            raise ValueError(f"{where}: give step_size (pixels) or relative_step_size (times epsilon), not both.")
+        num_steps = convert(values.get("num_steps", cls.num_steps), int, f"{where}.num_steps")
+        relative = 2.5 / max(num_steps, 1) if relative is None else relative
+        relative = convert(relative, float, f"{where}.relative_step_size")
+        values.setdefault("step_size", relative * threat.epsilon)
+    return {**values, "threat": threat}
+
+
+def fields_of(cls: type) -> set[str]:
+    names = {field.name for field in dataclasses.fields(cls)}
+    if "threat" in names:
+        names = (names - {"threat"}) | fields_of(Threat)
+        names |= {"relative_step_size"} if "step_size" in names else set()
+    return names
+
+
+def _is_attack(hint: Any) -> bool:
+    specs = {Spec for Spec, _ in attacks.ATTACKS.values()}
+    return any(part in specs for part in (hint, *typing.get_args(hint)))
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    if types.is_spec(hint):
+        return value if isinstance(value, hint) else build(hint, value, where)
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, _types.UnionType):
+        scalar = next((part for part in parts if part in (float, int, str)), parts[0])
+        return convert(value, scalar, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where} must be a list, got {value!r}.")
+        inner = [parts[0]] * len(value) if parts[-1] is Ellipsis else list(parts)
+        if len(inner) != len(value):
+            raise ValueError(f"{where} must have {len(inner)} entries, got {value!r}.")
+        return tuple(convert(v, part, f"{where}[{i}]") for i, (v, part) in enumerate(zip(value, inner, strict=True)))
+    accepted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}.get(hint)
+    if accepted is None:
+        raise ValueError(f"{where} cannot be set in a config, only in code.")
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{where} must be {_NAMES[hint]}, got {value!r}.")
+    return _in_range(hint(value), where)
+
+
+_NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
+
+
+def _in_range(value: Any, where: str) -> Any:
+    low, high = RANGES.get(where.rpartition(".")[2], (None, None))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} must be finite, got {value}.")
+    if (low is not None and value < low) or (high is not None and value > high):
+        bound = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{where} must be {bound}, got {value}.")
+    return value
+
+
+def type_of(name: str) -> type:
+    """The plain type of the field ``name`` of any method: what a value that was left out (None) may become."""
+    for registry in (attacks.ATTACKS, metrics.METRICS, models.MODELS, objectives.OBJECTIVES, saliency.SALIENCY):
+        for Spec, *_ in registry.values():
+            for owner in (Spec, Threat, Baseline):
+                hint = typing.get_type_hints(owner).get(name)
+                plain = {float, int, bool, str} & {hint, *typing.get_args(hint)}
+                if plain:
+                    return plain.pop()
+                if typing.get_origin(hint) is tuple:
+                    return tuple
+    return float
+
+
+def known_field(where: str, name: str, choices) -> None:
+    try:
+        checks.one_of("field", name, choices)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _imported(name: str, where: str, registry: Mapping) -> tuple:
+    module, _, attribute = name.partition(":")
+    try:
+        entry = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}.name: {name!r} cannot be imported: {error}.") from error
+    Spec = entry[0] if isinstance(entry, tuple) and len(entry) > 1 else None
+    if not (isinstance(Spec, type) and dataclasses.is_dataclass(Spec)):
+        raise ValueError(f"{where}.name: {name!r} must be a tuple (Spec, function), got {entry!r}.")
+    taken = next((known for known, (other, *_) in registry.items() if other is Spec), None)
+    if taken:
+        raise ValueError(
+            f"{where}.name: the spec {Spec.__name__} of {name!r} is that of {taken!r}; give the method one of its own."
+        )
+    return entry

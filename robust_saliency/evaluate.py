@@ -1,0 +1,253 @@
+"""Evaluation of one run: clean and attacked accuracy, maps, metrics; one row an example on disk, paired by id."""
+
+import dataclasses
+import os
+import time
+import zlib
+
+import jax
+import numpy as np
+
+from robust_saliency import data as data_lib
+from robust_saliency import environment, initialise, metrics, records, sharding, workdirs
+from robust_saliency.config import Experiment, Method
+from robust_saliency.data import splits
+from robust_saliency.evaluate_programs import Programs, blind_kinds, make_programs, usable_metrics
+from robust_saliency.progress import Progress
+from robust_saliency.randomness import per_example_keys
+
+# Steps of an iterated attack that are compiled as one program and called again for a longer attack.
+STEPS_A_CHUNK = 5
+_NOT_SAID = ("bounds", "chunk_size", "max_images", "unroll")
+
+
+def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
+    """Measures the run in ``workdir``; returns the folder ``workdir/evaluation`` that holds the results.
+
+    examples.csv: one row an example: id, label, group, prediction, confidence, correct, one 0/1 column an attack.
+    maps.csv: one row an example and method: id, label, group, method, one column a metric; empty = NaN.
+    curves.npz, pictures.npz: curves ``[N, points]`` and some maps; summary.json: what every column means.
+    """
+    began = time.monotonic()
+    settings = experiment.evaluation
+    with workdirs.Workdir(workdir, create=False):
+        classifier, variables, described, step = initialise.load_described(workdir, settings.step)
+        data = data or data_lib.load(experiment.data)
+        _check_fits(described, data)
+        split = getattr(data, settings.split)
+        indices = _chosen(len(split), settings.num_examples)
+        mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
+        masks = _mask_names(split)
+        programs = make_programs(classifier, settings, masks)
+        results = _Results(pictures=_picture_ids(split, indices, settings.num_pictures))
+        variables = sharding.put_replicated(variables, mesh)
+        batches = data_lib.eval_batches(split, batch_size=settings.batch_size, indices=indices)
+        name = f"{os.path.basename(os.path.abspath(workdir))} evaluated"
+        with Progress(name, -(-len(indices) // settings.batch_size), 0, settings.batch_size) as progress:
+            for rows in batches:
+                batch = sharding.put_batch(rows, mesh)
+                results.add(rows, _measured(programs, settings, variables, batch))
+                progress.update()
+        summary = _summary(experiment, data, step, len(indices), masks) | {"seconds": time.monotonic() - began}
+        return results.write(workdir, summary)
+
+
+def _measured(programs: Programs, settings, variables: dict, batch: dict) -> dict:
+    """All that is measured on one batch, as host arrays: 'example', 'maps', 'metrics/<method>', 'curves/<method>'."""
+    float_batch = programs.to_float(batch)
+    example = dict(programs.predict(variables, float_batch))
+    for label, method in settings.attacks:
+        keys = per_example_keys(_key(label), batch["id"])
+        images = _attacked(programs, label, method, variables, keys, float_batch)
+        withstood = programs.correct(variables, images, batch["label"])
+        example[f"robust:{label}"] = example["correct"] * withstood
+    maps = {}
+    for label, _ in settings.maps:
+        maps[label] = programs.maps[label](variables, per_example_keys(_key(label), batch["id"]), float_batch)
+    maps |= programs.blind(per_example_keys(_key("blind"), batch["id"]), float_batch)
+    keys = per_example_keys(_key("metrics"), batch["id"])
+    measured = {label: programs.measure(variables, keys, float_batch, values) for label, values in maps.items()}
+    return jax.device_get({"example": example, "maps": maps, "measured": measured})
+
+
+def _attacked(programs: Programs, label: str, method: Method, variables, keys, batch):
+    start, advance, finish, whole = programs.attacks[label]
+    if start is None:
+        return whole(variables, keys, batch)
+    state = start(keys, batch)
+    chunks, rest = divmod(method.spec.num_steps, STEPS_A_CHUNK)
+    for num_steps in [STEPS_A_CHUNK] * chunks + [rest] * (rest > 0):
+        state = advance(variables, state, batch, num_steps)
+    return finish(variables, state, batch)
+
+
+class _Results:
+    """Columns that grow batch by batch."""
+
+    def __init__(self, pictures: set[int]):
+        self._pictures = pictures
+        self._examples: list[dict] = []
+        self._measured: dict[str, list[dict]] = {}
+        self._curves: dict[str, list] = {}
+        self._shown: list[dict] = []
+        self._fractions: dict[str, np.ndarray] = {}
+
+    def add(self, rows: dict, results: dict) -> None:
+        valid = rows["valid"]
+        identity = {"id": rows["id"], "label": rows["label"], "group": rows.get("group", rows["id"])}
+        identity = {name: values[valid] for name, values in identity.items()}
+        example = {name: values[valid] for name, values in results["example"].items()}
+        self._examples.append({**identity, **example})
+        for label, (values, curves) in results["measured"].items():
+            method = np.full(valid.sum(), label)
+            columns = {name: value[valid] for name, value in values.items()}
+            self._measured.setdefault(label, []).append({**identity, "method": method, **columns})
+            for curve, value in curves.items():
+                self._curves.setdefault(f"{label}/{curve}", []).append(value[valid])
+                pixels = rows["image"].shape[1] * rows["image"].shape[2]
+                self._fractions = {"fractions": metrics.fractions(value.shape[-1], pixels)}
+        self._add_pictures(rows, results)
+
+    def _add_pictures(self, rows: dict, results: dict) -> None:
+        chosen = np.array(
+            [valid and int(i) in self._pictures for i, valid in zip(rows["id"], rows["valid"], strict=True)]
+        )
+        if not chosen.any():
+            return
+        columns = {"ids": rows["id"], "image": rows["image"]}
+        columns |= {name: rows[name] for name in ("label", "lesion_mask", "evidence_mask") if name in rows}
+        columns |= {name: results["example"][name] for name in ("prediction", "confidence")}
+        columns |= {f"map/{label}": maps for label, maps in results["maps"].items()}
+        self._shown.append({name: values[chosen] for name, values in columns.items()})
+
+    def write(self, workdir: str, summary: dict) -> str:
+        examples = _joined(self._examples)
+        maps = _joined([_joined(parts) for parts in self._measured.values()])
+        curves = {name: np.concatenate(parts) for name, parts in self._curves.items()}
+        summary["counted_nan"] = {
+            f"{label}/{name}": int(np.isnan(values).sum())
+            for label, parts in self._measured.items()
+            for name, values in _joined(parts).items()
+            if name not in ("id", "label", "group", "method") and np.isnan(values).any()
+        }
+        folder = os.path.join(workdir, "evaluation")
+        # A folder with a summary is a finished evaluation: the old one goes first, the new one comes last.
+        records.remove(os.path.join(folder, "summary.json"))
+        records.write_csv(os.path.join(folder, "examples.csv"), examples)
+        records.write_csv(os.path.join(folder, "maps.csv"), maps)
+        records.write_npz(os.path.join(folder, "curves.npz"), {**self._fractions, "ids": examples["id"], **curves})
+        records.write_npz(os.path.join(folder, "pictures.npz"), _joined(self._shown))
+        records.write_json(os.path.join(folder, "summary.json"), summary)
+        return folder
+
+
+def is_done(experiment: Experiment, workdir: str) -> bool:
+    """True where ``workdir`` holds a finished evaluation of its present weights by the present config, on its data."""
+    path = os.path.join(workdir, "evaluation", "summary.json")
+    if not os.path.exists(path):
+        return False
+    summary = records.read_json(path)
+    step = initialise.step_of(workdir, experiment.evaluation.step)
+    done = (summary["checkpoint_step"], summary["evaluation"], summary.get("data_config"))
+    return done == (step, experiment.plain.get("evaluation"), experiment.plain.get("data"))
+
+
+def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_examples: int, masks: tuple[str, ...]) -> dict:
+    settings = experiment.evaluation
+    plain = experiment.plain.get("evaluation", {})
+    specs, skipped = usable_metrics(settings, masks)
+    about = {label: (_kind(method.spec), _sentence(method)) for label, method in settings.maps} | blind_kinds(masks)
+    methods = {label: {"kind": kind, "description": text} for label, (kind, text) in about.items()}
+    return {
+        "split": settings.split,
+        "num_examples": num_examples,
+        "class_names": list(data.class_names),
+        "data": data.description,
+        "data_config": experiment.plain.get("data"),
+        "checkpoint_step": step,
+        "explained": settings.explained,
+        "evaluation": plain,
+        "attacks": {label: _sentence(method) for label, method in settings.attacks},
+        "methods": methods,
+        "metrics": {label: _facts(method) for label, method in specs},
+        "not_measured": skipped,
+        "command": environment.command(),
+        "hardware": environment.hardware(),
+        "versions": environment.versions(),
+    }
+
+
+def _facts(method: Method) -> dict:
+    spec = method.spec
+    low, high = spec.range
+    definition = (type(spec).__doc__ or "").strip().splitlines()[0]
+    return {
+        "title": spec.title,
+        "direction": spec.direction,
+        "low": low if np.isfinite(low) else None,
+        "high": high if np.isfinite(high) else None,
+        "description": f"{definition} Here: {_sentence(method)}",
+    }
+
+
+def _sentence(method: Method) -> str:
+    """A method's spec in words: 'pgd: norm l2, epsilon 0.5, step_size 0.0625, num_steps 20.'"""
+    return f"{method.name}: {', '.join(_words(method.spec)) or 'no settings'}."
+
+
+def _words(spec) -> list[str]:
+    words = []
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if dataclasses.is_dataclass(value):
+            words += [f"{field.name} {value.kind}"] if hasattr(value, "kind") else _words(value)
+        elif field.name == "sparsity" and spec.threat.norm != "l1":
+            continue
+        elif field.name not in _NOT_SAID and value is not None:
+            words.append(f"{field.name} {value:.4g}" if isinstance(value, float) else f"{field.name} {value}")
+    return words
+
+
+def _kind(spec) -> str:
+    return "signed" if getattr(spec, "sign", "abs") == "signed" else "magnitude"
+
+
+def _key(purpose: str):
+    """The same key for a purpose in every run: runs are compared on the same random starts and noise."""
+    return jax.random.key(zlib.crc32(purpose.encode()))
+
+
+def _chosen(size: int, wanted: int) -> np.ndarray:
+    """Indices of the evaluated examples: all, or a seeded random choice, in order."""
+    if not wanted or wanted >= size:
+        return np.arange(size)
+    return np.sort(splits.permutation(size, 0)[:wanted])
+
+
+def _picture_ids(split, indices: np.ndarray, wanted: int) -> set[int]:
+    """Ids of the examples shown: the classes in turn, in the order of the split."""
+    labels = split.labels[indices]
+    place_in_class = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        place_in_class[labels == label] = np.arange((labels == label).sum())
+    chosen = indices[np.lexsort((labels, place_in_class))[:wanted]]
+    return {int(i) for i in split.gather(chosen)["id"]} if len(chosen) else set()
+
+
+def _mask_names(split) -> tuple[str, ...]:
+    fields = split.gather(np.arange(1))
+    return tuple(name.removesuffix("_mask") for name in ("lesion_mask", "evidence_mask") if name in fields)
+
+
+def _check_fits(described: dict, data: data_lib.Data) -> None:
+    shape, names = tuple(described["image_shape"]), list(described["class_names"])
+    if shape != tuple(data.image_shape) or names != list(data.class_names):
+        raise ValueError(
+            f"The run was trained on images {shape} of the classes {', '.join(names)}; the data holds images "
+            f"{tuple(data.image_shape)} of the classes {', '.join(data.class_names)}."
+        )
+
+
+def _joined(parts: list[dict]) -> dict:
+    names = parts[0] if parts else {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}

@@ -1,0 +1,154 @@
+"""The programs that an evaluation compiles: once for a network and an evaluation, whatever the weights."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robust_saliency import attacks, losses, metrics, models
+from robust_saliency import data as data_lib
+from robust_saliency.config import Evaluation, Method
+
+CURVES = {metrics.Deletion: metrics.deletion_curve, metrics.Insertion: metrics.insertion_curve}
+
+
+class Programs(NamedTuple):
+    """Jitted functions of (variables, ...); attacks and maps by label."""
+
+    to_float: Callable
+    predict: Callable
+    correct: Callable
+    attacks: dict
+    maps: dict
+    blind: Callable
+    measure: Callable
+
+
+@functools.lru_cache(maxsize=8)
+def make_programs(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> Programs:
+    """The programs of ``settings`` for ``classifier``; the same objects, so the same compiled code, again."""
+
+    def predict(variables, batch):
+        logits = classifier.logits_fn(variables)(batch["image"])
+        return {
+            "prediction": jnp.argmax(logits, axis=-1),
+            "confidence": metrics.confidence(logits),
+            "correct": metrics.correct(logits, batch["label"]),
+        }
+
+    def correct(variables, images, labels):
+        return metrics.correct(classifier.logits_fn(variables)(images), labels)
+
+    return Programs(
+        to_float=jax.jit(data_lib.to_float),
+        predict=jax.jit(predict),
+        correct=jax.jit(correct),
+        attacks={label: _attack_programs(classifier, method) for label, method in settings.attacks},
+        maps={label: jax.jit(_map_program(classifier, method, settings)) for label, method in settings.maps},
+        blind=jax.jit(functools.partial(_blind_maps, masks)),
+        measure=jax.jit(_measure_program(classifier, settings, masks)),
+    )
+
+
+def _attack_programs(classifier: models.Classifier, method: Method) -> tuple:
+    spec = method.spec
+
+    def loss_of(variables, labels):
+        logits_fn = classifier.logits_fn(variables)
+        return lambda images: losses.cross_entropy(logits_fn(images), labels)
+
+    def whole(variables, keys, batch):
+        return method.function(loss_of(variables, batch["label"]), keys, batch["image"], spec)
+
+    pieces = attacks.iterated(spec)
+    if pieces is None:
+        return None, None, None, jax.jit(whole)
+
+    def start(keys, batch):
+        return pieces.start(keys, batch["image"], spec)
+
+    def advance(variables, state, batch, num_steps):
+        return pieces.advance(loss_of(variables, batch["label"]), state, spec, num_steps)
+
+    def finish(variables, state, batch):
+        return pieces.finish(loss_of(variables, batch["label"]), state, spec)
+
+    return jax.jit(start), jax.jit(advance, static_argnums=3), jax.jit(finish), None
+
+
+def _map_program(classifier: models.Classifier, method: Method, settings: Evaluation) -> Callable:
+    def explain(variables, keys, batch):
+        logits_fn = classifier.logits_fn(variables)
+        labels = batch["label"]
+        if settings.explained == "predicted":
+            labels = jnp.argmax(logits_fn(batch["image"]), axis=-1).astype(labels.dtype)
+        return method.function(logits_fn, keys, batch["image"], labels, method.spec)
+
+    return explain
+
+
+def _measure_program(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> Callable:
+    specs, _ = usable_metrics(settings, masks)
+
+    def measure(variables, keys, batch, maps):
+        available = {
+            "logits_fn": classifier.logits_fn(variables),
+            "key": keys,
+            "images": batch["image"],
+            "labels": batch["label"],
+            "maps": maps,
+            "masks": _masks_of(batch, masks),
+        }
+        values, curves = {}, {}
+        for label, method in specs:
+            curve = CURVES.get(type(method.spec))
+            if curve is None:
+                values[label] = method.function(*(available[name] for name in method.needs), method.spec)
+            else:
+                inputs = [available[name] for name in ("logits_fn", "key", "images", "labels", "maps")]
+                curves[label] = curve(*inputs, method.spec)
+                values[label] = metrics.auc(curves[label], maps.shape[1] * maps.shape[2])
+        return values, curves
+
+    return measure
+
+
+def usable_metrics(settings: Evaluation, masks: tuple[str, ...]) -> tuple[list[tuple[str, Method]], dict[str, str]]:
+    """The metrics whose masks the data has, and for each of the others the reason why it is not measured."""
+    usable, skipped = [], {}
+    for label, method in settings.metrics:
+        wanted = [getattr(method.spec, field) for field in ("mask", "within") if hasattr(method.spec, field)]
+        missing = [name for name in wanted if name not in masks]
+        if missing:
+            skipped[label] = f"the data has no {' and no '.join(missing)} mask"
+        else:
+            usable.append((label, method))
+    return usable, skipped
+
+
+def _masks_of(batch: dict, masks: tuple[str, ...]) -> dict:
+    return {name: batch[f"{name}_mask"] for name in masks}
+
+
+def _blind_maps(masks: tuple[str, ...], keys, batch: dict) -> dict:
+    images = batch["image"]
+    shape = images.shape[:3]
+    maps = {
+        "random": metrics.blind.random_map(keys, shape),
+        # Per-example zeros keep the map on the devices of its images.
+        "centre_gaussian": metrics.blind.centre_gaussian(shape, sigma=0.125) + 0 * images[..., 0],
+        "sobel": metrics.blind.sobel(images),
+    }
+    return maps | {f"{name}_mask": metrics.blind.mask_map(mask) for name, mask in _masks_of(batch, masks).items()}
+
+
+def blind_kinds(masks: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Kind and meaning of every map that does not look at the network, by label."""
+    floors = {
+        "random": ("blind", "Independent uniform pixels; its curves are the random-order baseline."),
+        "centre_gaussian": ("blind", "A Gaussian at the image centre, deviation an eighth of the side."),
+        "sobel": ("blind", "Edges of the image itself."),
+    }
+    return floors | {f"{name}_mask": ("oracle", f"The true {name} mask as a map: the ceiling.") for name in masks}

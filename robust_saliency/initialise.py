@@ -1,0 +1,75 @@
+"""Weights of one run as the start of another, and a finished run as a classifier."""
+
+import functools
+import os
+import re
+from typing import Any
+
+import jax
+
+from robust_saliency import checkpoint, config, models, workdirs
+
+
+def load(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dict, dict]:
+    """``classifier, variables, config = load(workdir)``: a trained run, ready for attacks and explanations.
+
+    step: 'best' (by the run's validation metric), 'last', or a step number. ``classifier.logits_fn(variables)`` maps
+    images ``[B, H, W, C]`` in [0, 1] to logits ``[B, K]``.
+    """
+    classifier, variables, described, _ = load_described(workdir, step)
+    return classifier, variables, described["config"]
+
+
+def load_described(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dict, dict, int]:
+    """As :func:`load`, with what the checkpoint says of itself (config, image_shape, class_names) and its step."""
+    variables, described, step = checkpoint.load_variables(workdirs.checkpoints(workdir), step=step)
+    experiment = config.parse(described["config"])
+    classifier = classifier_of(experiment.model, tuple(described["image_shape"]), len(described["class_names"]))
+    return classifier, {"params": variables["params"], "state": variables.get("state", {})}, described, step
+
+
+def from_run(variables: dict, init_from: config.InitFrom, workdir: str) -> dict:
+    """``variables`` with the leaves of another run's checkpoint that ``init_from`` includes and does not exclude."""
+    source = os.path.abspath(os.path.join(workdir, init_from.workdir))
+    saved, _, _ = checkpoint.load_variables(workdirs.checkpoints(source), step=init_from.step)
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(saved)}
+    taken = []
+
+    def take(path, leaf: Any) -> Any:
+        name = _name(path)
+        if not re.search(init_from.include, name) or (init_from.exclude and re.search(init_from.exclude, name)):
+            return leaf
+        if name not in leaves:
+            raise ValueError(f"init_from: {source} has no {name}; leave it out with init_from.exclude.")
+        if leaves[name].shape != leaf.shape:
+            raise ValueError(
+                f"init_from: {name} has shape {leaves[name].shape} in {source}, here {leaf.shape}; "
+                "leave it out with init_from.exclude."
+            )
+        taken.append(name)
+        return leaves[name]
+
+    result = jax.tree_util.tree_map_with_path(take, variables)
+    if not taken:
+        raise ValueError(f"init_from: include {init_from.include!r} and exclude {init_from.exclude!r} leave nothing.")
+    return result
+
+
+@functools.lru_cache(maxsize=8)
+def classifier_of(model: config.Method, image_shape: tuple[int, int, int], num_classes: int) -> models.Classifier:
+    """The classifier of a config; the same object for the same arguments, so that its compiled programs are found."""
+    return model.function(model.spec, image_shape, num_classes)
+
+
+def step_of(workdir: str, step: str | int) -> int | None:
+    """The number of the checkpoint that 'best' or 'last' means now; None where there is none."""
+    directory = workdirs.checkpoints(workdir)
+    last = max(checkpoint.steps(directory), default=None)
+    if step == "best":
+        best = checkpoint.best_step(directory)
+        return last if best is None else best
+    return int(step) if str(step).isdigit() else last
+
+
+def _name(path) -> str:
+    return "/".join(str(getattr(entry, "key", entry)) for entry in path)

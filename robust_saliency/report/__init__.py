@@ -1,0 +1,33 @@
+"""Rows and arrays on disk to one self-contained HTML page; imports neither JAX nor anything that trained the networks.
+
+``report(directory)`` writes ``report.html`` into a study directory or a run's workdir; ``markdown(directory)`` gives
+its main tables as text. What writes takes no lock: hold ``workdirs.Workdir(directory)`` where another process may write
+there too, since both would write its manifest.
+"""
+
+from pathlib import Path
+
+from robust_saliency import records
+from robust_saliency.report import explanations, load, markdown_tables, page
+
+
+def report(directory: str | Path) -> Path:
+    """Writes ``report.html`` (no other file, no network needed to read it) and returns its path.
+
+    Equal files in ``directory`` give equal bytes. Raises ValueError naming a file that is missing or damaged.
+    """
+    path = Path(directory) / "report.html"
+    records.write_atomic(path, page.render(load.read_study(directory)))
+    return path
+
+
+def markdown(directory: str | Path) -> str:
+    """The answer, the accuracy table and one table a map method as Markdown."""
+    return markdown_tables.render(load.read_study(directory))
+
+
+def explanations_page(folder: str | Path) -> Path:
+    """Writes ``maps.html`` from the predictions.csv and maps.npz of ``folder`` and returns its path."""
+    path = Path(folder) / "maps.html"
+    records.write_atomic(path, explanations.render(folder))
+    return path

@@ -1,0 +1,138 @@
+"""The answer first: for each run, in sentences, what is better and worse than the reference, and whether it counts."""
+
+from dataclasses import dataclass, field
+
+from robust_saliency.report import numbers
+from robust_saliency.report.compare import Comparison, Measured
+from robust_saliency.report.load import Column, Study
+from robust_saliency.report.tables import best_blind, direction, no_better
+
+NO_CLAIM = (
+    "One seed was trained, so no difference here is a claim about a training method: another seed may reverse it. "
+    "The intervals say how sure the difference between these very networks is."
+)
+
+
+# Verdict.word -> how the lists are headed, in their order
+TITLES = {
+    "better": "Better",
+    "worse": "Worse",
+    "mixed": "The seeds disagree",
+    "unclear": "No clear difference",
+    "not measured": "Not measured with every seed",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One run: its accuracy in sentences and, for the leading map method, its metrics under the words of ``TITLES``."""
+
+    run: str
+    accuracy: list[str]
+    found: dict[str, list[str]] = field(default_factory=lambda: {word: [] for word in TITLES})
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def lists(self) -> list[tuple[str, str, list[str]]]:
+        """Word, title and metrics of the lists that are not empty."""
+        return [(word, TITLES[word], items) for word, items in self.found.items() if items]
+
+    @property
+    def headline(self) -> str:
+        """How many metrics of the leading method are better, worse or undecided."""
+        parts = [f"{TITLES[word].lower()} on {len(items)}" for word, items in self.found.items() if items]
+        return f"Of {sum(map(len, self.found.values()))} map metrics: {', '.join(parts)}." if parts else ""
+
+
+def leading_method(study: Study) -> str | None:
+    """The method that the answer speaks about: the gradient if there is one, else the first that explains."""
+    methods = study.explaining_methods
+    return "gradient" if "gradient" in methods else next(iter(methods), None)
+
+
+def is_claim(study: Study) -> bool:
+    """A study of one seed makes no claim about training methods."""
+    return study.reference is not None and len(study.seeds) > 1
+
+
+def answers(study: Study, comparison: Comparison) -> list[Answer]:
+    """One answer a run, the reference (which has no differences) left out unless it is alone."""
+    if study.reference is None:
+        return [Answer(study.labels[0], _accuracy(study, comparison[study.labels[0]], None))]
+    return [_answer(study, comparison, label) for label in study.labels[1:]]
+
+
+def _answer(study: Study, comparison: Comparison, label: str) -> Answer:
+    method = leading_method(study)
+    reference = comparison[study.reference]
+    answer = Answer(label, _accuracy(study, comparison[label], reference))
+    if method is None:
+        return answer
+    floors, beaten_by_blind, moved_when_blind = best_blind(study, comparison, label), [], []
+    for metric in _judged(study):
+        title, measured = study.first.summary["metrics"][metric]["title"], comparison[label][method, metric]
+        word = measured.verdict.word(direction(study, metric))
+        answer.found[word].append(f"{title} {_difference(measured)}")
+        if no_better(study, metric, measured, floors):
+            beaten_by_blind.append(title)
+        if _moves_when_blind(study, comparison[label], metric):
+            moved_when_blind.append(title)
+    if beaten_by_blind:
+        answer.remarks.append(
+            f"A map that never looks at the network scores as well or better on {_listed(beaten_by_blind)}: "
+            "a good value there does not show that a map follows the network."
+        )
+    if moved_when_blind:
+        answer.remarks.append(
+            f"On {_listed(moved_when_blind)} a map that never looks at the network scores differently on the two "
+            "networks too: part of the difference is their confidence, not their maps."
+        )
+    answer.remarks.extend(_other_methods(study, comparison, label, method))
+    return answer
+
+
+def _judged(study: Study) -> list[str]:
+    """The metrics of which more, or less, is better."""
+    return [metric for metric in study.first.summary["metrics"] if direction(study, metric) != "none"]
+
+
+def _moves_when_blind(study: Study, own: dict[Column, Measured], metric: str) -> bool:
+    """Whether a map that never looks at the network differs between the networks all the same."""
+    blind = [method for method, about in study.methods.items() if about["kind"] == "blind"]
+    return any(own[method, metric].verdict.finding in ("higher", "lower", "mixed") for method in blind)
+
+
+def _other_methods(study: Study, comparison: Comparison, label: str, leading: str) -> list[str]:
+    others = [method for method in study.explaining_methods if method != leading]
+    if not others:
+        return []
+    agreeing, total = 0, 0
+    for metric in _judged(study):
+        finding = comparison[label][leading, metric].verdict.finding
+        if finding not in ("higher", "lower"):
+            continue
+        total += len(others)
+        agreeing += sum(comparison[label][method, metric].verdict.finding == finding for method in others)
+    return [f"The other map methods show the same in {agreeing} of {total} comparisons."] if total else []
+
+
+def _accuracy(study: Study, own: dict, reference: dict | None) -> list[str]:
+    sentences = []
+    for (group, name), measured in own.items():
+        if group != "accuracy":
+            continue
+        subject = "Clean accuracy" if name == "correct" else f"Accuracy under {name.removeprefix('robust:')}"
+        sentence = f"{subject}: {numbers.plain(measured.mean.mean)}"
+        if reference is not None and measured.difference is not None:
+            base = numbers.plain(reference[group, name].mean.mean)
+            sentence += f" ({study.reference} {base}, difference {_difference(measured)})"
+        sentences.append(sentence)
+    return sentences
+
+
+def _difference(measured: Measured) -> str:
+    return "\u00a0".join(part for part in numbers.difference(measured.difference) if part).replace(" ", "\u00a0")
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

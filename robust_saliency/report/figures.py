@@ -1,0 +1,125 @@
+"""The figures drawn with matplotlib: deletion and insertion curves with bands, and training curves."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from robust_saliency import statistics
+from robust_saliency.report import numbers
+from robust_saliency.report.colours import run_colours
+from robust_saliency.report.load import Run, Study
+
+_RANDOM = "random"
+_PANELS = {"loss": "Loss", "accuracy": "Accuracy", "robust_accuracy": "Robust accuracy"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as a data URI, with the text that says what it shows."""
+
+    name: str
+    source: str
+    alt: str
+
+
+def curve_figures(study: Study) -> list[Picture]:
+    """One figure a method that explains: mean score of the label against the share of pixels, with 95 % bands."""
+    if any(run.curves is None for run in study.runs):
+        return []
+    shared = [name for name in study.first.curves if all(name in run.curves for run in study.runs)]
+    curves = {m: [name for name in shared if name.startswith(f"{m}/")] for m in study.explaining_methods}
+    return [_curve_figure(study, method, names) for method, names in curves.items() if names]
+
+
+def training_figure(study: Study) -> Picture | None:
+    """Loss, accuracy and robust accuracy over the epochs; validation solid, training dotted, a line a seed."""
+    names = [name for name in _PANELS if any(_finite(row, name) for run in study.runs for row in run.history)]
+    if not names:
+        return None
+    figure, panels = _figure(len(names))
+    colours = run_colours(study.labels)
+    for panel, name in zip(panels, names, strict=True):
+        for run in study.runs:
+            for split, style in (("train", ":"), ("validation", "-")):
+                x, y = _history(run, split, name)
+                panel.plot(x, y, style, color=colours[run.label], linewidth=1.4, marker="." if len(x) == 1 else None)
+        panel.set_title(_PANELS[name], loc="left", fontsize=10)
+        panel.set_xlabel("epoch" if all("epoch" in row for run in study.runs for row in run.history) else "step")
+    panels[0].legend(
+        handles=[panels[0].plot([], [], "-", color=colours[label], label=label)[0] for label in study.labels],
+        frameon=False,
+    )
+    shown = ", ".join(_PANELS[name].lower() for name in names)
+    return Picture("training", _png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
+
+
+def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:
+    figure, panels = _figure(len(names))
+    colours, areas = run_colours(study.labels), []
+    for panel, name in zip(panels, names, strict=True):
+        side = name.removeprefix(f"{method}/")
+        title = study.first.summary["metrics"].get(side, {}).get("title", side.capitalize())
+        for label in study.labels:
+            runs = study.of(label)
+            x, curve = runs[0].curves["fractions"], _mean_curve(runs, name)
+            area = float(np.trapezoid(curve.mean, x))
+            panel.plot(x, curve.mean, color=colours[label], linewidth=1.8, label=f"{label} ({numbers.plain(area)})")
+            panel.fill_between(x, curve.low, curve.high, color=colours[label], alpha=0.18, linewidth=0)
+            areas.append(f"{label} {side} {numbers.plain(area)}")
+            if all(f"{_RANDOM}/{side}" in run.curves for run in runs):
+                blind = _mean_curve(runs, f"{_RANDOM}/{side}")
+                panel.plot(x, blind.mean, "--", color=colours[label], linewidth=1.0, alpha=0.8)
+        panel.set_title(title, loc="left", fontsize=10)
+        panel.set_xlabel("share of pixels")
+        panel.legend(frameon=False, title="run (area under the curve)")
+    panels[0].set_ylabel("mean score of the label")
+    return Picture(method, _png(figure), f"Curves of {method} maps; areas: {', '.join(areas)}")
+
+
+def _mean_curve(runs: list[Run], name: str) -> statistics.Estimate:
+    groups = [dict(zip(run.scores.ids.tolist(), run.scores.groups.tolist(), strict=True)) for run in runs]
+    known = [[by.get(i, i) for i in run.curves["ids"].tolist()] for by, run in zip(groups, runs, strict=True)]
+    values = np.concatenate([run.curves[name] for run in runs])
+    return statistics.bootstrap_mean(values, np.concatenate(known), seed=0)
+
+
+def _history(run: Run, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    rows = [row for row in run.history if row.get("split", "train") == split and _finite(row, name)]
+    at = np.array([row.get("epoch", row["step"]) for row in rows], float)
+    x = np.unique(at)
+    y = np.array([row[name] for row in rows], float)
+    return x, np.array([y[at == place].mean() for place in x])
+
+
+def _finite(row: dict, name: str) -> bool:
+    return isinstance(row.get(name), int | float) and bool(np.isfinite(row[name]))
+
+
+def _figure(num_panels: int) -> tuple[Figure, list]:
+    width, height = 4.2 * num_panels, 3.1
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(0.55 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.16)
+    panels = list(figure.subplots(1, num_panels, squeeze=False)[0])
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="#e6e6e6", linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.tick_params(labelsize=8)
+    return figure, panels
+
+
+def _png(figure: Figure) -> str:
+    for panel in figure.axes:
+        panel.xaxis.label.set_fontsize(9)
+        panel.yaxis.label.set_fontsize(9)
+        if panel.get_legend():
+            for text in [*panel.get_legend().get_texts(), panel.get_legend().get_title()]:
+                text.set_fontsize(8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,231 @@
+"""Reads a study directory, or the workdir of one run, into plain records; one sentence names a damaged file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from robust_saliency import records
+
+_SUMMARY_KEYS = ("split", "num_examples", "class_names", "attacks", "methods", "metrics")
+
+
+Column = tuple[str, str]  # ("accuracy", "correct" or "robust:<attack>"), or (method, metric)
+
+
+class Scores(NamedTuple):
+    """All per-example scores of one run: ``values [N, M]`` (NaN where not defined), the examples sorted by id."""
+
+    ids: np.ndarray
+    groups: np.ndarray
+    labels: np.ndarray
+    columns: tuple[Column, ...]
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained and evaluated network."""
+
+    label: str
+    seed: int
+    description: str
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+    summary: dict[str, Any]
+    scores: Scores
+    curves: dict[str, np.ndarray] | None
+    pictures: dict[str, np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs to be compared; ``reference`` is the label they are compared with, None where there is only one."""
+
+    title: str
+    description: str
+    reference: str | None
+    command: str
+    seconds: float | None
+    runs: tuple[Run, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """Run labels in the order of the study, the reference first."""
+        labels = list(dict.fromkeys(run.label for run in self.runs))
+        return sorted(labels, key=lambda label: label != self.reference)
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({run.seed for run in self.runs})
+
+    @property
+    def first(self) -> Run:
+        """The run whose summary names the methods, metrics, attacks and classes: the reference, lowest seed."""
+        return self.of(self.labels[0])[0]
+
+    def of(self, label: str) -> list[Run]:
+        """The runs of one label, by seed."""
+        return sorted((run for run in self.runs if run.label == label), key=lambda run: run.seed)
+
+    @property
+    def methods(self) -> dict[str, dict[str, str]]:
+        return self.first.summary["methods"]
+
+    @property
+    def explaining_methods(self) -> list[str]:
+        """Methods that look at the network; the others (blind, oracle) are floors and ceilings."""
+        return [name for name, about in self.methods.items() if about["kind"] in ("signed", "magnitude")]
+
+    @property
+    def bounding_methods(self) -> list[str]:
+        return [name for name in self.methods if name not in self.explaining_methods]
+
+
+def read_study(directory: str | Path) -> Study:
+    """Reads ``study.json`` and its runs; or, without one, the single run whose workdir ``directory`` is."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ValueError(f"{directory} is no directory; give a study directory or the workdir of an evaluated run.")
+    if not (directory / "study.json").is_file():
+        return _single_run(directory)
+    about = _read(directory / "study.json", records.read_json)
+    entries = _field(directory / "study.json", about, "runs")
+    if not entries:
+        raise ValueError(f"{directory / 'study.json'} names no runs.")
+    runs = tuple(_read_run(directory / entry["dir"], entry) for entry in entries)
+    for run in runs[1:]:
+        if run.scores.columns != runs[0].scores.columns:
+            raise ValueError(
+                f"{directory}: {run.label} seed {run.seed} was evaluated with other attacks, methods or metrics than "
+                f"{runs[0].label} seed {runs[0].seed}; evaluate both with the same config."
+            )
+    labels = list(dict.fromkeys(run.label for run in runs))
+    reference = about.get("reference") or labels[0]
+    if reference not in labels:
+        path = directory / "study.json"
+        raise ValueError(f"{path}: the reference {reference!r} is none of the runs: {', '.join(labels)}.")
+    return Study(
+        title=about.get("title") or directory.name,
+        description=about.get("description", ""),
+        reference=reference if len(labels) > 1 else None,
+        command=about.get("command", ""),
+        seconds=about.get("seconds"),
+        runs=runs,
+    )
+
+
+def _single_run(directory: Path) -> Study:
+    if not (directory / "evaluation").is_dir():
+        raise ValueError(
+            f"{directory} holds neither study.json nor evaluation/; run --mode=study, or --mode=evaluate, first."
+        )
+    config = _read_if_there(directory / "config.json", records.read_json) or {}
+    label = str(config.get("objective", {}).get("name") or directory.name)
+    run = _read_run(directory, {"label": label, "seed": config.get("seed", 0), "description": ""})
+    return Study(
+        title=f"{label}: one run",
+        description="",
+        reference=None,
+        command=run.summary.get("command", ""),
+        seconds=run.summary.get("seconds"),
+        runs=(run,),
+    )
+
+
+def _read_run(directory: Path, entry: Mapping[str, Any]) -> Run:
+    evaluation = directory / "evaluation"
+    summary = _read(evaluation / "summary.json", records.read_json)
+    for key in _SUMMARY_KEYS:
+        _field(evaluation / "summary.json", summary, key)
+    return Run(
+        label=str(entry["label"]),
+        seed=int(entry["seed"]),
+        description=str(entry.get("description", "")),
+        config=_read_if_there(directory / "config.json", records.read_json) or {},
+        history=records.MetricsLog(directory).read(),
+        summary=summary,
+        scores=_read_scores(evaluation, summary),
+        curves=_read_arrays(evaluation / "curves.npz", ("fractions", "ids")),
+        pictures=_read_arrays(evaluation / "pictures.npz", ("ids", "label", "prediction", "confidence", "image")),
+    )
+
+
+def _read_scores(evaluation: Path, summary: Mapping[str, Any]) -> Scores:
+    path = evaluation / "examples.csv"
+    examples = _read(path, records.read_csv)
+    outcomes = ["correct", *(f"robust:{attack}" for attack in summary["attacks"])]
+    _need_columns(path, examples, ["id", "label", *outcomes])
+    order = np.argsort(examples["id"], kind="stable")
+    ids = examples["id"][order]
+    if len(np.unique(ids)) != len(ids):
+        raise ValueError(f"{path} is damaged: an example id occurs twice.")
+    groups = _groups(ids, examples["group"][order]) if "group" in examples else ids
+    columns = [("accuracy", outcome) for outcome in outcomes]
+    values = [_numbers(path, examples, outcome)[order] for outcome in outcomes]
+    path, metrics = evaluation / "maps.csv", list(summary["metrics"])
+    maps = _read(path, records.read_csv)
+    _need_columns(path, maps, ["id", "method", *metrics])
+    for method in summary["methods"]:
+        rows = np.flatnonzero(maps["method"].astype(str) == method)
+        places = np.searchsorted(ids, maps["id"][rows]).clip(max=len(ids) - 1)
+        if not np.array_equal(ids[places], maps["id"][rows]):
+            raise ValueError(f"{path} is damaged: it holds an example id that examples.csv lacks.")
+        for metric in metrics:
+            column = np.full(len(ids), np.nan)
+            column[places] = _numbers(path, maps, metric)[rows]
+            columns.append((method, metric))
+            values.append(column)
+    return Scores(ids, groups, examples["label"][order], tuple(columns), np.stack(values, axis=1))
+
+
+def _groups(ids: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The group of each example; an example without one is a group of its own."""
+    if groups.dtype.kind in "iu":
+        return groups
+    return np.array(
+        [
+            f"group {name}" if name not in ("", "nan") else f"example {i}"
+            for i, name in zip(ids, groups.astype(str), strict=True)
+        ]
+    )
+
+
+def _numbers(path: Path, table: Mapping[str, np.ndarray], column: str) -> np.ndarray:
+    if table[column].dtype.kind not in "fiub":
+        raise ValueError(f"{path} is damaged: column {column!r} holds text where numbers are expected.")
+    values = table[column].astype(float)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; run --mode=evaluate on {path.parent.parent} first.")
+    return reader(path)
+
+
+def _read_if_there(path: Path, reader: Callable[[Path], Any]) -> Any:
+    return reader(path) if path.is_file() else None
+
+
+def _read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+    """The arrays; None where there are none, because the evaluation measured no curve or kept no picture."""
+    arrays = _read_if_there(path, records.read_npz)
+    if not arrays or not set(arrays) - {"ids"}:
+        return None
+    _need_columns(path, arrays, list(needed))
+    return arrays
+
+
+def _field(path: Path, record: Mapping[str, Any], key: str) -> Any:
+    if not isinstance(record, dict) or key not in record:
+        raise ValueError(f"{path} is damaged: it has no {key!r}.")
+    return record[key]
+
+
+def _need_columns(path: Path, table: Mapping[str, np.ndarray], columns: list[str]) -> None:
+    lacking = [column for column in columns if column not in table]
+    if lacking:
+        raise ValueError(f"{path} is damaged: it has no {lacking[0]!r}.")

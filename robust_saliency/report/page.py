@@ -1,0 +1,83 @@
+"""The page: everything that the template shows, computed, and the template filled in."""
+
+from pathlib import Path
+
+import jinja2
+
+from robust_saliency.report import answer, figures, numbers, pictures, provenance, tables
+from robust_saliency.report.colours import run_colours
+from robust_saliency.report.compare import Comparison, compare
+from robust_saliency.report.load import Study
+
+
+def render(study: Study) -> str:
+    """The report as one HTML document that needs no other file."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    comparison = compare(study, p_values=True)
+    return environment.get_template("template.html").render(_context(study, comparison))
+
+
+def class_comparisons(study: Study) -> dict[str, Comparison]:
+    """A comparison a class that the test images hold."""
+    names, present = study.first.summary["class_names"], set(study.first.scores.labels.tolist())
+    return {str(name): compare(study, label) for label, name in enumerate(names) if label in present}
+
+
+def _context(study: Study, comparison: Comparison) -> dict:
+    by_class = class_comparisons(study)
+    several = study.reference is not None
+    return {
+        "study": study,
+        "summary": study.first.summary,
+        "colours": run_colours(study.labels),
+        "facts": _facts(study),
+        "claim": answer.is_claim(study),
+        "no_claim": answer.NO_CLAIM,
+        "leading": answer.leading_method(study),
+        "answers": answer.answers(study, comparison),
+        "accuracy": tables.accuracy_table(study, comparison),
+        "class_accuracy": tables.class_accuracy_table(study, by_class),
+        "overview": tables.overview_table(study, comparison) if several else None,
+        "methods": [
+            {
+                "name": method,
+                "about": study.methods[method],
+                "table": tables.method_table(study, comparison, method),
+                "classes": tables.class_table(study, by_class, method),
+            }
+            for method in study.explaining_methods
+        ],
+        "pictures": pictures.picture_rows(study),
+        "picture_methods": pictures.picture_methods(study),
+        "colour_bars": {kind: pictures.colour_bar_png(kind) for kind in ("signed", "magnitude")},
+        "curves": figures.curve_figures(study),
+        "training": figures.training_figure(study),
+        "config": provenance.config_table(study),
+        "made_with": provenance.made_with(study),
+        "undefined": provenance.undefined_table(study),
+        "tests": provenance.tests_table(study, comparison) if several else None,
+    }
+
+
+def _facts(study: Study) -> list[str]:
+    """The size of the study in a few short phrases."""
+    summary = study.first.summary
+    groups = len(set(study.first.scores.groups.tolist()))
+    images = f"{summary['num_examples']} {summary['split']} images"
+    facts = [
+        _count(len(study.labels), "network"),
+        _count(len(study.seeds), "seed"),
+        images if groups == len(study.first.scores.ids) else f"{images} in {groups} groups",
+        _count(len(summary["class_names"]), "class", "classes"),
+    ]
+    return facts + ([numbers.duration(study.seconds)] if study.seconds is not None else [])
+
+
+def _count(number: int, word: str, words: str = "") -> str:
+    return f"{number} {word if number == 1 else words or word + 's'}"

@@ -1,0 +1,114 @@
+"""How the numbers came about: the settings that differ, versions and commands, and what could not be measured."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from robust_saliency import statistics
+from robust_saliency.report import numbers
+from robust_saliency.report.compare import Comparison
+from robust_saliency.report.load import Run, Study
+from robust_saliency.report.tables import Cell, Head, Row, Table, column_title
+
+# Seeds, titles and descriptions are listed elsewhere; the sections of other modes set nothing of a run.
+_NOT_SETTINGS = ("seed", "title", "description", "study", "benchmark")
+
+
+def config_table(study: Study) -> Table:
+    """The settings in which the runs (lowest seed of each) differ; with one run, all that are set."""
+    flat = {label: _flat(_settings(study.of(label)[0])) for label in study.labels}
+    keys = sorted({key for settings in flat.values() for key in settings})
+    rows = []
+    for key in keys:
+        values = [settings.get(key, numbers.DASH) for settings in flat.values()]
+        if len(set(values)) > 1 or len(values) == 1:
+            rows.append(Row("plain", key, [Cell(value) for value in values]))
+    return Table("config", "Setting", [Head(label) for label in study.labels], rows)
+
+
+def made_with(study: Study) -> list[tuple[str, str]]:
+    """Data, hardware, versions, commands and times, as pairs of a name and a text."""
+    summary = study.first.summary
+    facts = [("Data", summary.get("data", "")), ("Split", f"{summary['split']}, {summary['num_examples']} examples")]
+    evaluated = summary.get("command", "")
+    facts += [("Command", study.command), ("Evaluated with", evaluated if evaluated != study.command else "")]
+    facts.append(("Explained class", f"the {summary['explained']} class" if summary.get("explained") else ""))
+    facts.append(("Time", numbers.duration(study.seconds) if study.seconds is not None else ""))
+    facts.append(("Hardware", _listed(summary.get("hardware", {}))))
+    facts.append(("Versions", _listed(summary.get("versions", {}))))
+    for run in study.runs:
+        step, seconds = run.summary.get("checkpoint_step"), run.summary.get("seconds")
+        text = f"checkpoint of step {step}" if step is not None else ""
+        text += f", evaluated in {numbers.duration(seconds)}" if seconds is not None else ""
+        facts.append((f"{run.label}, seed {run.seed}", text.lstrip(", ")))
+    facts += [(f"Not measured: {metric}", why) for metric, why in summary.get("not_measured", {}).items()]
+    return [(name, text) for name, text in facts if text]
+
+
+def undefined_table(study: Study) -> Table:
+    """How many values of each metric are not defined (empty mask, zero map), where there are any."""
+    rows = []
+    for label in study.labels:
+        for method in study.methods:
+            counts = []
+            for metric in study.first.summary["metrics"]:
+                at = study.first.scores.columns.index((method, metric))
+                counts.append(sum(int(np.isnan(run.scores.values[:, at]).sum()) for run in study.of(label)))
+            if any(counts):
+                cells = [Cell(str(count) if count else numbers.DASH) for count in counts]
+                rows.append(Row("run", f"{label}: {method}", cells, label))
+    heads = [Head(about["title"]) for about in study.first.summary["metrics"].values()]
+    return Table("undefined", "Run and map", heads, rows)
+
+
+def tests_table(study: Study, comparison: Comparison) -> Table:
+    """Every difference with its interval, the sign-flip p-value and Holm's correction over the whole table."""
+    found = [
+        (label, column, measured)
+        for label in study.labels[1:]
+        for column, measured in comparison[label].items()
+        if column[0] not in study.bounding_methods
+    ]
+    adjusted = statistics.holm([measured.p_value for _, _, measured in found])
+    rows = []
+    for (label, column, measured), holm in zip(found, adjusted, strict=True):
+        difference = measured.difference
+        text, limits = numbers.difference(difference)
+        texts = [
+            text,
+            limits or numbers.DASH,
+            str(difference.n),
+            str(difference.num_groups),
+            str(difference.n_nan),
+            numbers.plain(measured.p_value),
+            numbers.plain(float(holm)),
+            difference.note or measured.verdict.reason,
+        ]
+        rows.append(Row("run", f"{label}: {column_title(study, column)}", [Cell(text) for text in texts], label))
+    titles = ("Difference", "95 % interval", "Pairs", "Groups", "Dropped", "p", "p (Holm)", "Reading")
+    return Table("tests", "Run and score", [Head(title) for title in titles], rows)
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """The config, with the evaluation section of the last evaluation: config.json keeps that of the first."""
+    settings = {key: value for key, value in run.config.items() if key not in _NOT_SETTINGS}
+    evaluation = run.summary.get("evaluation")
+    return settings | ({"evaluation": evaluation} if evaluation else {})
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat = {}
+    for key, value in config.items():
+        if value is None or value == "":
+            continue
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def _listed(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -1,0 +1,269 @@
+"""The tables of the report as plain rows of cells, which page.py renders as HTML and markdown.py as Markdown."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from robust_saliency import statistics
+from robust_saliency.report import numbers
+from robust_saliency.report.compare import Comparison, Measured
+from robust_saliency.report.load import Column, Study
+
+ARROWS = {"higher": "\u2191", "lower": "\u2193", "none": ""}
+_MARKED = ("better", "worse", "higher", "lower", "mixed")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number and what belongs to it; ``verdict`` is the word of :meth:`robust_saliency.statistics.Verdict.word`.
+
+    ``by_run`` stands for ``value`` where every run has a number of its own.
+    """
+
+    value: str = ""
+    by_run: dict[str, str] = field(default_factory=dict)
+    interval: str = ""
+    difference: str = ""
+    difference_interval: str = ""
+    verdict: str = ""
+    counts: bool = False
+    blind_is_as_good: bool = False
+    note: str = ""
+
+    @property
+    def mark(self) -> str:
+        """The verdict to be shown: ``better``, or ``better?`` where it does not count; empty where zero is included."""
+        if self.verdict not in _MARKED:
+            return ""
+        return self.verdict if self.counts or self.verdict == "mixed" else f"{self.verdict}?"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column's title, whether higher or lower is better, and its definition."""
+
+    title: str
+    direction: str = "none"
+    help: str = ""
+
+    @property
+    def arrow(self) -> str:
+        return ARROWS[self.direction]
+
+
+@dataclass(frozen=True)
+class Row:
+    """``kind`` is run, seed, blind, oracle or section (a heading without cells); ``run`` gives the row its colour."""
+
+    kind: str
+    header: str
+    cells: list[Cell] = field(default_factory=list)
+    run: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    corner: str
+    heads: list[Head]
+    rows: list[Row]
+
+
+def accuracy_table(study: Study, comparison: Comparison) -> Table:
+    """Clean, balanced and robust accuracy, each with an interval (:func:`_accuracy_interval`)."""
+    columns = [column for column in study.first.scores.columns if column[0] == "accuracy"]
+    heads = [Head("Clean accuracy", "higher", "share of test images classified correctly")]
+    heads.append(Head("Balanced accuracy", "higher", "mean over the classes of the share classified correctly"))
+    for name, about in study.first.summary["attacks"].items():
+        heads.append(Head(f"Under {name}", "higher", about))
+    rows = []
+    for label in study.labels:
+        runs = study.of(label)
+        measured = [comparison[label][column] for column in columns]
+        balanced = {run.seed: _balanced(run.scores.labels, run.scores.values[:, 0]) for run in runs}
+        cells = [_measured_cell(m, "higher", with_interval=True) for m in measured]
+        cells.insert(1, Cell(numbers.plain(float(np.mean(list(balanced.values()))))))
+        header = f"{label}, {len(runs)} seeds" if len(runs) > 1 else f"{label}, seed {runs[0].seed}"
+        rows.append(Row("run", header, cells, label))
+        for run in runs if len(runs) > 1 else ():
+            cells = [_seed_accuracy(m, run.seed) for m in measured]
+            cells.insert(1, Cell(numbers.plain(balanced[run.seed])))
+            rows.append(Row("seed", f"seed {run.seed}", cells, label))
+    return Table("accuracy", "Run", heads, rows)
+
+
+def method_table(study: Study, comparison: Comparison, method: str) -> Table:
+    """One map method: runs x metrics, seeds one by one, then the floors (blind maps) and ceilings (oracles)."""
+    rows = []
+    for label in study.labels:
+        runs = study.of(label)
+        floors = best_blind(study, comparison, label)
+        measured = {metric: comparison[label][method, metric] for metric in study.first.summary["metrics"]}
+        cells = [
+            replace(_measured_cell(m, direction(study, metric)), blind_is_as_good=no_better(study, metric, m, floors))
+            for metric, m in measured.items()
+        ]
+        rows.append(Row("run", f"{label}, {len(runs)} seeds" if len(runs) > 1 else label, cells, label))
+        if len(runs) > 1:
+            for run in runs:
+                cells = [_seed_cell(m, run.seed) for m in measured.values()]
+                rows.append(Row("seed", f"seed {run.seed}", cells, label))
+    return Table(f"maps {method}", "Run", _metric_heads(study), rows + _bounds(study, comparison))
+
+
+def class_table(study: Study, by_class: dict[str, Comparison], method: str) -> Table:
+    """One map method, class by class."""
+    rows = []
+    for name, comparison in by_class.items():
+        count = comparison[study.labels[0]]["accuracy", "correct"].mean_by_seed[study.first.seed].n
+        rows.append(Row("section", f"{name} ({count} images)"))
+        rows += _class_rows(study, comparison, method)
+    return Table(f"classes {method}", "Class and run", _metric_heads(study), rows)
+
+
+def class_accuracy_table(study: Study, by_class: dict[str, Comparison]) -> Table:
+    """Accuracy within each class, with the intervals of :func:`accuracy_table`."""
+    columns = [column for column in study.first.scores.columns if column[0] == "accuracy"]
+    heads = [Head("Clean accuracy", "higher")]
+    heads += [Head(f"Under {name}", "higher", about) for name, about in study.first.summary["attacks"].items()]
+    rows = []
+    for name, comparison in by_class.items():
+        rows.append(Row("section", name))
+        for label in study.labels:
+            cells = [_measured_cell(comparison[label][column], "higher", with_interval=True) for column in columns]
+            rows.append(Row("run", label, cells, label))
+    return Table("classes accuracy", "Class and run", heads, rows)
+
+
+def overview_table(study: Study, comparison: Comparison) -> Table:
+    """Only the differences to the reference: every run and map method x metric."""
+    rows = []
+    for label in study.labels[1:]:
+        rows.append(Row("section", f"{label} minus {study.reference}", run=label))
+        for method in study.explaining_methods:
+            cells = [
+                replace(_measured_cell(comparison[label][method, metric], direction(study, metric)), value="")
+                for metric in study.first.summary["metrics"]
+            ]
+            rows.append(Row("run", method, cells, help=study.methods[method].get("description", "")))
+    return Table("overview", "Run and map", _metric_heads(study), rows)
+
+
+def direction(study: Study, metric: str) -> str:
+    """higher, lower or none."""
+    return study.first.summary["metrics"][metric]["direction"]
+
+
+def best_blind(study: Study, comparison: Comparison, label: str) -> dict[str, float]:
+    """The floor of one run: for each metric with a direction the best mean of the maps that never look at a network.
+
+    The network takes part in the deletion and insertion of such a map too, so every run has floors of its own.
+    """
+    best = {}
+    for metric in study.first.summary["metrics"]:
+        means = [
+            comparison[label][method, metric].mean.mean
+            for method, about in study.methods.items()
+            if about["kind"] == "blind"
+        ]
+        means = [mean for mean in means if np.isfinite(mean)]
+        if means and direction(study, metric) != "none":
+            best[metric] = max(means) if direction(study, metric) == "higher" else min(means)
+    return best
+
+
+def no_better(study: Study, metric: str, measured: Measured, floors: dict[str, float]) -> bool:
+    """True where a blind map scores as well or better; ``floors`` are :func:`best_blind` of the same run."""
+    if metric not in floors or not np.isfinite(measured.mean.mean):
+        return False
+    gain = measured.mean.mean - floors[metric]
+    return bool(gain <= 0.0 if direction(study, metric) == "higher" else gain >= 0.0)
+
+
+def _class_rows(study: Study, comparison: Comparison, method: str) -> list[Row]:
+    rows = []
+    for label in study.labels:
+        cells = [
+            _measured_cell(comparison[label][method, metric], direction(study, metric))
+            for metric in study.first.summary["metrics"]
+        ]
+        rows.append(Row("run", label, cells, label))
+    return rows
+
+
+def _metric_heads(study: Study) -> list[Head]:
+    metrics = study.first.summary["metrics"].values()
+    return [Head(about["title"], about["direction"], about["description"]) for about in metrics]
+
+
+def _bounds(study: Study, comparison: Comparison) -> list[Row]:
+    rows = []
+    for method in study.bounding_methods:
+        about = study.methods[method]
+        cells = [_bound_cell(study, comparison, (method, metric)) for metric in study.first.summary["metrics"]]
+        rows.append(Row(about["kind"], method, cells, help=about.get("description", "")))
+    return rows
+
+
+def _bound_cell(study: Study, comparison: Comparison, column: Column) -> Cell:
+    """The value on which all runs agree, or the value of each."""
+    means = {label: comparison[label][column].mean for label in study.labels}
+    texts = {label: numbers.plain(mean.mean) for label, mean in means.items()}
+    note = next((mean.note for mean in means.values() if mean.note), "")
+    return Cell(by_run=texts, note=note) if len(set(texts.values())) > 1 else Cell(texts[study.labels[0]], note=note)
+
+
+def _measured_cell(measured: Measured, better: str, *, with_interval: bool = False) -> Cell:
+    mean, difference = measured.mean, measured.difference
+    cell = Cell(
+        value=numbers.plain(mean.mean),
+        interval=numbers.interval(*_accuracy_interval(mean)) if with_interval else "",
+        note=mean.note,
+    )
+    if difference is None:
+        return cell
+    text, limits = numbers.difference(difference)
+    return replace(
+        cell,
+        difference=text,
+        difference_interval=limits,
+        verdict=measured.verdict.word(better),
+        counts=measured.verdict.counts,
+        note=difference.note or measured.verdict.reason,
+    )
+
+
+def _seed_cell(measured: Measured, seed: int) -> Cell:
+    cell = Cell(numbers.plain(measured.mean_by_seed[seed].mean))
+    if not measured.difference_by_seed or seed not in measured.difference_by_seed:
+        return cell
+    text, limits = numbers.difference(measured.difference_by_seed[seed])
+    return replace(cell, difference=text, difference_interval=limits)
+
+
+def _seed_accuracy(measured: Measured, seed: int) -> Cell:
+    limits = _accuracy_interval(measured.mean_by_seed[seed])
+    return replace(_seed_cell(measured, seed), interval=numbers.interval(*limits))
+
+
+def _accuracy_interval(accuracy: statistics.Estimate) -> tuple[float, float]:
+    """Wilson's where every image is a group of its own, else the bootstrap over groups: Wilson's takes the images of a
+    group for independent. Where all images agree the bootstrap has no width, and Wilson's of the groups is given."""
+    if not accuracy.n:
+        return np.nan, np.nan
+    if accuracy.num_groups < accuracy.n and 0.0 < accuracy.mean < 1.0:
+        return accuracy.low, accuracy.high
+    return statistics.wilson_interval(round(accuracy.mean * accuracy.num_groups), accuracy.num_groups)
+
+
+def _balanced(labels: np.ndarray, correct: np.ndarray) -> float:
+    return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
+
+
+def column_title(study: Study, column: Column) -> str:
+    """A score column in words."""
+    group, name = column
+    if group != "accuracy":
+        return f"{group}: {study.first.summary['metrics'][name]['title']}"
+    return "clean accuracy" if name == "correct" else f"accuracy under {name.removeprefix('robust:')}"

@@ -1,0 +1,81 @@
+"""A study: several regimes and seeds, the same images, one report. Goes on where it was stopped."""
+
+import os
+import time
+from collections.abc import Mapping
+
+from robust_saliency import config, config_fields, data, environment, evaluate, records, train, workdirs
+from robust_saliency import report as report_lib
+from robust_saliency.progress import say
+
+
+def study(plain: Mapping, workdir: str) -> str:
+    """Trains and evaluates every run of ``plain['study']`` for every seed, then writes the report; returns its path.
+
+    ``plain['study']``: title, description, seeds, reference (a run's label), runs: each with a label, a description
+    and overrides laid over the rest of the config. A run lies in ``workdir/seed<s>/<label>``, so that a run may start
+    from its sibling with ``init_from.workdir = '../<label>'``. What is finished is not done again.
+    """
+    with workdirs.Workdir(workdir):
+        _run_all(plain, workdir)
+        return report_lib.report(workdir)
+
+
+def _run_all(plain: Mapping, workdir: str) -> None:
+    began = time.monotonic()
+    settings = plain["study"]
+    experiments = parse(plain)
+    workdirs.claim(workdir, dict(plain), ignore=("study.seeds", "description", "title", "evaluation"))
+    runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
+            for (label, seed, directory, text), _ in experiments]  # fmt: skip
+    before = _before(workdir)
+    evaluations = {label: experiment.plain.get("evaluation") for (label, *_), experiment in experiments}
+    runs += [run for run in before["runs"] if run["dir"] not in {run["dir"] for run in runs}]
+    described = {"title": plain.get("title", ""), "description": plain.get("description", "")}
+    described |= {"reference": settings["reference"], "command": environment.command()}
+
+    loaded: dict = {}
+    for number, ((label, seed, directory, _), experiment) in enumerate(experiments, start=1):
+        place = os.path.join(workdir, directory)
+        say(f"run {number} of {len(experiments)}: {label}, seed {seed}")
+        if experiment.data not in loaded:
+            loaded[experiment.data] = data.load(experiment.data)
+        train.train(experiment, place, loaded[experiment.data])
+        if not evaluate.is_done(experiment, place):
+            evaluate.evaluate(experiment, place, loaded[experiment.data])
+        seconds = before["seconds"] + time.monotonic() - began
+        finished = [run for run in runs if _evaluation_in(workdir, run["dir"]) == evaluations.get(run["label"])]
+        records.write_json(os.path.join(workdir, "study.json"), {**described, "runs": finished, "seconds": seconds})
+
+
+def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experiment]]:
+    """Every run of the study as ((label, seed, folder, description), experiment), in the order of work."""
+    settings = plain["study"]
+    base = {name: value for name, value in plain.items() if name != "study"}
+    labels = [run.get("label") for run in settings["runs"]]
+    if len(set(labels)) != len(labels) or not all(labels):
+        raise ValueError(f"config.study.runs: every run needs a label of its own, got {labels}.")
+    if settings["reference"] not in labels:
+        raise ValueError(f"config.study.reference is {settings['reference']!r}; the runs are {', '.join(labels)}.")
+    if settings["seeds"] < 1:
+        raise ValueError(f"config.study.seeds must be at least 1, got {settings['seeds']}.")
+    experiments = []
+    for seed in range(base.get("seed", 0), base.get("seed", 0) + settings["seeds"]):
+        for run in settings["runs"]:
+            where = f"config.study.runs[{run['label']}].overrides"
+            merged = {**config_fields.merge(base, run.get("overrides") or {}, where), "seed": seed}
+            identity = (run["label"], seed, os.path.join(f"seed{seed}", run["label"]), run.get("description", ""))
+            experiments.append((identity, config.parse(merged)))
+    return experiments
+
+
+def _before(workdir: str) -> dict:
+    """What an earlier call of the study left: its runs, of more seeds perhaps, and the seconds spent."""
+    path = os.path.join(workdir, "study.json")
+    return records.read_json(path) if os.path.exists(path) else {"runs": [], "seconds": 0.0}
+
+
+def _evaluation_in(workdir: str, directory: str) -> dict | None:
+    """The settings with which a run of the study was evaluated; None where it was not."""
+    path = os.path.join(workdir, directory, "evaluation", "summary.json")
+    return records.read_json(path)["evaluation"] if os.path.exists(path) else None

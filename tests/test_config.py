@@ -1,0 +1,238 @@
+"""Configs become specs, and a bad config is answered with one sentence that names the place and the way out."""
+
+import copy
+import importlib
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common
+from robust_saliency import attacks, config, config_fields, metrics, models, objectives, saliency, schedules, types
+from robust_saliency.threat import Threat
+
+CONFIGS = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py") if path.stem != "__init__")
+
+
+def parsed(**changes):
+    return config.parse(config_fields.merge(config.to_plain(common.default()), changes))
+
+
+def adversarial(**attack):
+    return parsed(objective={"name": "adversarial", "attack": attack}).objective.spec.attack
+
+
+def test_the_defaults_name_every_field_of_every_method_that_can_be_chosen():
+    plain = config.to_plain(common.default())
+    attack_fields = config_fields.fields_of(attacks.PGD) - {"bounds", "mask"}
+    assert set(plain["objective"]["attack"]) == attack_fields | {"name"}
+    assert set(plain["objective"]) == config_fields.fields_of(objectives.Adversarial) | {"name"}
+    assert set(plain["train"]) == config_fields.fields_of(config.Train)
+    assert set(plain["evaluation"]) == config_fields.fields_of(config.Evaluation)
+    assert set(plain["data"]) == config_fields.fields_of(config.DataSpec)
+    assert set(plain["data"]["planted"]) == config_fields.fields_of(type(parsed().data.planted))
+    for registry, sections in (
+        (saliency.SALIENCY, plain["evaluation"]["maps"].values()),
+        (metrics.METRICS, plain["evaluation"]["metrics"].values()),
+        (models.MODELS, [plain["model"]]),
+    ):
+        known = {field for Spec, *_ in registry.values() for field in config_fields.fields_of(Spec)}
+        for section in sections:
+            assert set(section) == known | {"name"}
+    assert set(plain["data"]["augment"]) == config_fields.fields_of(type(parsed().data.augment))
+
+
+def test_numbers_reach_the_specs():
+    experiment = parsed(
+        objective={"name": "adversarial", "attack": {"norm": "l2", "epsilon": 0.5, "num_steps": 5}},
+        data={"batch_size": 64, "augment": {"flip": True}},
+        train={"epochs": 3},
+    )
+    attack = experiment.objective.spec.attack
+    assert (attack.threat.norm, attack.threat.epsilon, attack.num_steps) == ("l2", 0.5, 5)
+    assert attack.step_size == pytest.approx(0.5 * 2.5 / 5)
+    assert (experiment.data.batch_size, experiment.train.epochs, experiment.data.augment.flip) == (64, 3, True)
+    labels = [label for label, _ in experiment.evaluation.maps]
+    assert labels == ["gradient", "integrated_gradients", "smoothgrad"]
+    integrated = dict(experiment.evaluation.maps)["integrated_gradients"]
+    assert integrated.function is saliency.integrated_gradients
+    assert (integrated.spec.num_steps, integrated.spec.baseline.kind) == (16, "mean")
+
+
+def test_absolute_and_relative_step_sizes():
+    assert adversarial(step_size=0.01).step_size == 0.01
+    assert adversarial(epsilon=0.1, relative_step_size=0.25).step_size == pytest.approx(0.025)
+    assert adversarial(epsilon=0.1, num_steps=5).step_size == pytest.approx(0.1 * 2.5 / 5)
+    with pytest.raises(ValueError, match=r"step_size \(pixels\) or relative_step_size \(times epsilon\), not both"):
+        adversarial(step_size=0.01, relative_step_size=0.25)
+
+
+def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
+    assert parsed(objective={"name": "standard"}).objective.spec == objectives.Standard()
+    plain = config.to_plain(common.default())
+    plain["objective"]["epsilonn"] = 0.1
+    with pytest.raises(ValueError, match=r"config.objective: Unknown field 'epsilonn'"):
+        config.parse(plain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": {"name": "adversrial"}}, r"objective.*'adversrial'.*Did you mean 'adversarial'"),
+        ({"objective": {"name": ""}}, r"config.objective needs a name. Choices: adversarial, standard"),
+        ({"objective": {"name": "adversarial", "attack": {"name": "pgdd"}}}, r"attack.*'pgdd'.*Did you mean 'pgd'"),
+        (
+            {"objective": {"name": "adversarial", "attack": {"epsilon": -0.1}}},
+            r"config.objective.attack.epsilon must be at least 0, got -0.1",
+        ),
+        (
+            {"objective": {"name": "adversarial", "attack": {"epsilon": float("nan")}}},
+            r"config.objective.attack.epsilon must be finite",
+        ),
+        (
+            {"objective": {"name": "adversarial", "attack": {"norm": "l3"}}},
+            r"config.objective.attack: Unknown norm 'l3'.*Choices: l1, l2, linf",
+        ),
+        ({"evaluation": {"metrics": {"gini": {"name": "ginni"}}}}, r"metric.*'ginni'.*Did you mean 'gini'"),
+        ({"evaluation": {"maps": {"gradient": {"name": "gradiant"}}}}, r"saliency.*'gradiant'.*'gradient'"),
+        ({"train": {"epochs": "many"}}, r"config.train.epochs must be a whole number, got 'many'"),
+        ({"train": {"epochs": 1.5}}, r"config.train.epochs must be a whole number, got 1.5"),
+        ({"train": {"epochs": True}}, r"config.train.epochs must be a whole number, got True"),
+        ({"data": {"batch_size": 0}}, r"config.data.batch_size must be at least 1, got 0"),
+        ({"data": {"augment": {"flip": "yes"}}}, r"config.data.augment.flip must be True or False, got 'yes'"),
+        ({"model": {"name": "resnet19"}}, r"model.*'resnet19'.*Did you mean 'resnet18'"),
+        ({"model": {"name": "nowhere.at_all:net"}}, r"'nowhere.at_all:net' cannot be imported"),
+        ({"model": {"mean": "grey"}}, r"config.model.mean must be a list, got 'grey'"),
+        ({"optimizer": {"name": "adamx"}}, r"config.optimizer: Unknown optimizer.name 'adamx'"),
+        ({"schedules": {"epsilon": {"until": 0.4}}}, r"schedules.epsilon.fields: Unknown field of Standard 'attack'"),
+        ({"seed": -1}, r"config.seed must be in \[0, 2147483647\], got -1"),
+        ({"init_from": {"include": "("}}, r"config.init_from: init_from.include '\(' is no regular expression"),
+        ({"objective": {"name": ":x"}}, r"config.objective.name: ':x' cannot be imported"),
+        ({"evaluation": {"maps": {"gradient": {"channels": "none"}}}}, r"maps.gradient.channels is 'none'"),
+        ({"train": {"validate_every": 2, "checkpoint_every": 3}}, r"one must be a multiple of the other"),
+        ({"evaluation": {"split": "tests"}}, r"config.evaluation: Unknown evaluation.split 'tests'.*'test'"),
+    ],
+)
+def test_bad_configs_are_answered_in_one_sentence(changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parsed(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_merge_refuses_a_field_that_is_not_there():
+    with pytest.raises(ValueError, match=r"config.train: Unknown field 'epoch'.*Did you mean 'epochs'"):
+        parsed(train={"epoch": 3})
+
+
+def test_curves_share_their_points():
+    with pytest.raises(ValueError, match=r"one common number of points, got \[5, 11\]"):
+        parsed(evaluation={"metrics": {"deletion": {"name": "deletion_auc", "points": 5}}})
+
+
+@types.spec
+class Power:
+    power: int = 2
+
+
+OWN_METRIC = (Power, lambda maps, spec: (maps**spec.power).sum(axis=(1, 2)), ("maps",))
+
+
+def test_a_users_own_method_is_named_by_its_place():
+    section = {"name": f"{__name__}:OWN_METRIC", "power": 3}
+    chosen = config_fields.choose("metric", dict(metrics.METRICS), section, "config.evaluation.metrics.own")
+    assert chosen.spec == Power(power=3)
+    assert chosen.function is OWN_METRIC[1]
+
+
+@types.spec
+class Told:
+    title = "Told"
+    direction = "higher"
+    range = (0.0, 1.0)
+
+
+FACTLESS = (Power, OWN_METRIC[1], ("maps",))
+GREEDY = (Told, OWN_METRIC[1], ("saliency_fn",))
+
+
+def test_a_users_own_metric_that_an_evaluation_cannot_use_is_told_before_anything_is_trained():
+    for attribute, message in (
+        ("FACTLESS", "has no title and no direction and no range"),
+        ("GREEDY", "Unknown argument of .*'saliency_fn'"),
+    ):
+        name = f"{__name__}:{attribute}"
+        try:
+            with pytest.raises(ValueError, match=message):
+                parsed(evaluation={"metrics": {"gini": {"name": name}}})
+        finally:
+            metrics.METRICS.pop(name, None)
+
+
+@types.spec
+class Brighten:
+    threat: Threat = Threat()
+
+
+def brighten(loss_fn, key, images, spec):
+    return jnp.minimum(images + spec.threat.epsilon, 1.0)
+
+
+OWN_ATTACK, TAKEN, NO_PAIR = (Brighten, brighten), (attacks.PGD, brighten), brighten
+
+
+def test_an_objective_trains_against_a_users_own_attack():
+    name = f"{__name__}:OWN_ATTACK"
+    try:
+        experiment = parsed(
+            objective={"name": "adversarial", "attack": {"name": name, "epsilon": 0.25}},
+            schedules={"epsilon": {"until": 0.5, "fields": ["attack.threat.epsilon"]}},
+        )
+        spec = schedules.apply(experiment.objective.spec, experiment.ramps, 0.25)
+        perturbed = attacks.run(None, None, jnp.full((1, 2, 2, 1), 0.5), spec.attack)
+        np.testing.assert_allclose(perturbed, 0.625)
+        assert attacks.iterated(spec.attack) is None
+    finally:
+        attacks.ATTACKS.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("TAKEN", "the spec PGD of .* is that of 'pgd'; give the method one of its own"),
+        ("NO_PAIR", r"must be a tuple \(Spec, function\), got <function brighten"),
+        ("ABSENT", "cannot be imported: .*ABSENT"),
+    ],
+)
+def test_a_users_own_method_that_cannot_be_used(attribute, message):
+    section = {"name": f"{__name__}:{attribute}"}
+    with pytest.raises(ValueError, match=f"config.evaluation.attacks.own.name: .*{message}"):
+        config_fields.choose("attack", dict(attacks.ATTACKS), section, "config.evaluation.attacks.own")
+
+
+def test_config_json_gives_the_same_experiment():
+    plain = config.to_plain(common.default())
+    again = json.loads(json.dumps(plain))
+    assert config.parse(again) == config.parse(ConfigDict(copy.deepcopy(plain)))
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "common"])
+def test_every_config_parses_all_its_runs_and_states_its_command(name):
+    from robust_saliency import study
+
+    module = importlib.import_module(f"configs.{name}")
+    plain = config.to_plain(module.get_config())
+    assert f"--config=configs/{name}.py" in module.__doc__
+    if plain["study"]["runs"]:
+        experiments = study.parse(plain)
+        assert len(experiments) == len(plain["study"]["runs"]) * plain["study"]["seeds"]
+    else:
+        config.parse(plain)
+
+
+def test_the_benchmark_has_an_attack_of_its_own():
+    benchmark = parsed(benchmark={"attack": {"name": "fgsm", "epsilon": 0.1}, "repetitions": 1}).benchmark
+    assert benchmark.attack.spec == attacks.FGSM(threat=attacks.PGD().threat.__class__(epsilon=0.1))
+    assert (benchmark.repetitions, benchmark.batch_size) == (1, 128)

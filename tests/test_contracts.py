@@ -1,0 +1,248 @@
+"""What every registered method must do. A new method adds one row to the table of its kind.
+
+Attacks and objectives have theirs here, saliency methods in saliency/test_saliency_contract.py, metrics in
+metrics/test_metrics.py.
+"""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robust_saliency import attacks, losses, metrics, models, objectives, randomness, saliency, threat, types
+from robust_saliency.threat import Threat
+
+REGISTRIES = {
+    "attack": attacks.ATTACKS,
+    "metric": metrics.METRICS,
+    "objective": objectives.OBJECTIVES,
+    "saliency": saliency.SALIENCY,
+}
+ENTRIES = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry]
+
+# name -> the fields of a spec that is quick and, on a linear model, reaches the worst image of its threat model.
+ATTACK_ROWS = {
+    "apgd": {"num_steps": 40, "unroll": False, "start": "none"},
+    "fgsm": {},
+    "pgd": {"step_size": 0.05, "num_steps": 4, "unroll": False, "start": "none"},
+}
+
+SHAPE = (4, 3, 5, 2)
+
+
+# All registries
+
+
+@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+def test_a_spec_is_frozen_documented_and_complete_without_arguments(kind, name):
+    spec_type = REGISTRIES[kind][name][0]
+    assert types.is_spec(spec_type)
+    spec = spec_type()
+    leaves, structure = jax.tree.flatten(spec)
+    assert all(isinstance(leaf, float) for leaf in leaves)
+    assert jax.tree.unflatten(structure, leaves) == spec
+    hash(structure)
+    assert len(spec_type.__doc__.strip()) > 10 and not spec_type.__doc__.startswith(spec_type.__name__ + "(")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.anything = 1
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_names_are_plain_and_specs_are_not_shared(kind):
+    specs = [entry[0] for entry in REGISTRIES[kind].values()]
+    assert len(set(specs)) == len(specs)
+    assert all(name.isidentifier() and name == name.lower() for name in REGISTRIES[kind])
+
+
+# Attacks
+
+
+def test_every_attack_has_a_row():
+    assert set(ATTACK_ROWS) == set(attacks.ATTACKS)
+
+
+@pytest.fixture
+def weights(rng):
+    return rng.normal(size=SHAPE[1:]).astype(np.float32)
+
+
+@pytest.fixture
+def images(rng):
+    return rng.uniform(0.3, 0.7, SHAPE).astype(np.float32)
+
+
+def make(name, **fields):
+    return attacks.ATTACKS[name][0](**{**ATTACK_ROWS[name], **fields})
+
+
+def run(weights, images, spec, ids=None):
+    """The attack on a two-class linear model whose loss rises along ``weights``, with one key an example."""
+    ids = jnp.arange(images.shape[0]) if ids is None else jnp.asarray(ids)
+
+    def loss_fn(x):
+        score = jnp.tensordot(x, weights, 3)
+        return losses.margin(jnp.stack([0 * score, score], -1), jnp.zeros(ids.shape, jnp.int32))
+
+    def attack(ids, images, spec):
+        return attacks.run(loss_fn, randomness.per_example_keys(jax.random.key(0), ids), images, spec)
+
+    return np.asarray(jax.jit(attack)(ids, images, spec))
+
+
+@pytest.mark.parametrize("norm", threat.NORMS)
+@pytest.mark.parametrize("name", ATTACK_ROWS)
+def test_finds_the_worst_image_of_a_linear_model(name, norm, images, weights):
+    largest = np.abs(weights) == np.abs(weights).max()
+    direction = {
+        "l1": np.sign(weights) * largest,
+        "l2": weights / np.linalg.norm(weights),
+        "linf": np.sign(weights),
+    }[norm]
+    result = run(weights, images, make(name, threat=Threat(norm=norm, epsilon=0.1)))
+    assert result.shape == SHAPE and result.dtype == np.float32
+    np.testing.assert_allclose(result, images + 0.1 * direction, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", threat.NORMS)
+@pytest.mark.parametrize("name", ATTACK_ROWS)
+def test_stays_in_ball_box_and_mask(name, norm, weights, rng):
+    images = rng.choice([0.0, 0.5, 1.0], SHAPE).astype(np.float32)
+    mask = rng.integers(0, 2, (4, 3, 5, 1)).astype(np.float32)
+    epsilon = np.array([0.0, 0.1, 0.5, 9.0], np.float32)
+    model = Threat(norm=norm, epsilon=jnp.asarray(epsilon), mask=jnp.asarray(mask))
+    result = run(weights, images, make(name, threat=model))
+    assert result.min() >= 0 and result.max() <= 1
+    assert (np.asarray(threat.distance(result, images, model)) <= epsilon + 1e-6).all()
+    np.testing.assert_array_equal(result[0], images[0])
+    fixed = np.broadcast_to(mask == 0, SHAPE)
+    np.testing.assert_array_equal(result[fixed], images[fixed])
+    assert (np.sum((result - images) * weights, (1, 2, 3))[1:] > 0.01).all()
+
+
+@pytest.mark.parametrize("name", ATTACK_ROWS)
+def test_an_example_does_not_depend_on_its_neighbours(name, images, weights):
+    spec, order = make(name), np.array([2, 0, 0, 3])
+    whole = run(weights, images, spec)
+    np.testing.assert_array_equal(run(weights, images[order], spec, ids=order), whole[order])
+    np.testing.assert_array_equal(run(weights, images[1:2], spec, ids=[1]), whole[1:2])
+
+
+@pytest.mark.parametrize("name", ATTACK_ROWS)
+def test_an_attack_says_how_many_passes_it_makes(name, images, weights):
+    spec, calls = make(name), []
+    if hasattr(spec, "unroll"):
+        spec = dataclasses.replace(spec, unroll=True, num_steps=3)
+
+    def loss_fn(x):
+        calls.append(isinstance(x, jax.core.Tracer))
+        return jnp.tensordot(x, weights, 3)
+
+    attacks.run(loss_fn, jax.random.key(0), jnp.asarray(images), spec)
+    assert spec.passes == (len(calls), sum(calls)), "outside jit only a gradient traces"
+
+
+@pytest.mark.parametrize("name", ATTACK_ROWS)
+def test_epsilon_is_data(name, images, weights):
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def reach(spec):
+        result = attacks.run(lambda x: jnp.tensordot(x, weights, 3), jax.random.key(0), images, spec)
+        return jnp.max(jnp.abs(result - images))
+
+    for epsilon in (0.01, 0.02, 0.04):
+        np.testing.assert_allclose(reach(make(name, threat=Threat(epsilon=epsilon))), epsilon, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ATTACK_ROWS)
+def test_no_gradient_flows_through_an_adversary(name, images, weights):
+    def total(scale):
+        loss_fn = lambda x: jnp.tensordot(x, scale * weights, 3)  # noqa: E731
+        return jnp.sum(attacks.run(loss_fn, jax.random.key(0), scale * images, make(name)))
+
+    assert jax.grad(total)(1.0) == 0
+
+
+@pytest.mark.parametrize("name", ATTACK_ROWS)
+def test_eight_bit_images_are_refused(name, images, weights):
+    with pytest.raises(ValueError, match=r"floating point.*uint8.*divide 8-bit images by 255"):
+        run(weights, (255 * images).astype(np.uint8), make(name))
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACK_ROWS if attacks.iterated(make(name))])
+def test_the_pieces_of_an_iterated_attack_make_the_whole(name, images, weights):
+    spec, key = make(name), jax.random.key(0)
+    pieces = attacks.iterated(spec)
+
+    def loss_fn(x):
+        return jnp.tensordot(x, weights, 3)
+
+    @jax.jit
+    def in_pieces(images):
+        state = pieces.start(key, images, spec)
+        for _ in range(spec.num_steps):
+            state = pieces.advance(loss_fn, state, spec, 1)
+        return pieces.finish(loss_fn, state, spec)
+
+    whole = jax.jit(lambda x: attacks.run(loss_fn, key, x, spec))(images)
+    np.testing.assert_allclose(in_pieces(images), whole, atol=1e-6)
+
+
+def test_attacks_run_names_the_choices(images, key):
+    with pytest.raises(ValueError, match=r"No attack has the spec Threat\. Choices: .*fgsm.*pgd"):
+        attacks.run(lambda x: x, key, images, Threat())
+
+
+OBJECTIVE_ROWS = {
+    "standard": {},
+    "adversarial": {"attack": attacks.PGD(num_steps=2), "include_clean": True},
+}
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return models.make(models.SmallCNN(width=2), (16, 16, 3), 3)
+
+
+@pytest.fixture
+def batch(rng):
+    return {
+        "image": jnp.asarray(rng.random((4, 16, 16, 3)), jnp.float32),
+        "label": jnp.array([0, 1, 2, 0], jnp.int32),
+        "id": jnp.arange(4, dtype=jnp.int32),
+        "valid": jnp.array([True, True, True, False]),
+    }
+
+
+def test_every_objective_has_a_row():
+    assert set(OBJECTIVE_ROWS) == set(objectives.OBJECTIVES)
+
+
+@pytest.mark.parametrize("name", OBJECTIVE_ROWS)
+def test_an_objective_is_pure_finite_and_ignores_padding(name, classifier, batch, key):
+    Spec, objective = objectives.OBJECTIVES[name]
+    spec, variables = Spec(**OBJECTIVE_ROWS[name]), classifier.init(key)
+    perturbed = jax.jit(lambda batch: objective.perturb(classifier, variables, key, batch, spec))(batch)
+    assert set(batch) <= set(perturbed)
+    chex.assert_trees_all_equal({field: perturbed[field] for field in batch}, batch)
+
+    @jax.jit
+    def value_and_gradient(params, batch):
+        def loss(params):
+            return objective.loss(classifier, {**variables, "params": params}, (), key, batch, spec)
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (loss, (state, values)), gradient = value_and_gradient(variables["params"], perturbed)
+    assert loss.shape == ()
+    assert float(values["loss"]) == float(loss)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, values, gradient)))
+    assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
+    chex.assert_trees_all_equal_structs(state, variables["state"])
+    # What stands in the padded row does not count.
+    padded = {field: value.at[3].set(jnp.zeros_like(value[3])) for field, value in perturbed.items()}
+    chex.assert_trees_all_close(value_and_gradient(variables["params"], padded)[1], gradient, atol=1e-6)

@@ -1,0 +1,162 @@
+"""Evaluation: rows that can be recomputed by hand, paired by id, the same for every batch size."""
+
+import shutil
+
+import jax
+import numpy as np
+import pandas
+import pytest
+
+from robust_saliency import data, evaluate, initialise, losses, metrics, records, saliency, train
+from robust_saliency.evaluate_programs import make_programs
+from robust_saliency.randomness import per_example_keys
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    experiment = tiny.experiment()
+    train.train(experiment, str(workdir))
+    evaluate.evaluate(experiment, str(workdir))
+    return workdir, experiment
+
+
+def tables(workdir):
+    folder = workdir / "evaluation"
+    return pandas.read_csv(folder / "examples.csv"), pandas.read_csv(folder / "maps.csv")
+
+
+def test_rows_agree_with_the_pure_functions(run):
+    workdir, experiment = run
+    examples, maps = tables(workdir)
+    classifier, variables, _ = initialise.load(str(workdir))
+    split = data.load(experiment.data).test
+    batch = data.to_float(split.gather(np.arange(len(split))))
+    logits_fn = classifier.logits_fn(variables)
+    logits = logits_fn(batch["image"])
+    assert examples["id"].tolist() == batch["id"].tolist()
+    assert examples["label"].tolist() == batch["label"].tolist()
+    assert examples["correct"].tolist() == (losses.margin(logits, batch["label"]) < 0).astype(float).tolist()
+    np.testing.assert_allclose(examples["confidence"], jax.nn.softmax(logits).max(axis=1), rtol=1e-5)
+    spec = dict(experiment.evaluation.maps)["gradient"].spec
+    expected = saliency.gradient(logits_fn, jax.random.key(0), batch["image"], batch["label"], spec)
+    gradient = maps[maps["method"] == "gradient"]
+    np.testing.assert_allclose(gradient["gini"], metrics.gini(expected), rtol=1e-4)
+    evidence = metrics.relevance_mass(expected, batch["evidence_mask"])
+    np.testing.assert_allclose(gradient["evidence_mass"], evidence, rtol=1e-4)
+
+
+def test_every_example_has_a_row_for_every_method_and_floor(run):
+    workdir, experiment = run
+    examples, maps = tables(workdir)
+    floors = {"random", "centre_gaussian", "sobel", "lesion_mask", "evidence_mask"}
+    assert set(maps["method"]) == floors | {label for label, _ in experiment.evaluation.maps}
+    assert (maps.groupby("method")["id"].apply(list).map(lambda ids: ids == examples["id"].tolist())).all()
+    oracle = maps[maps["method"] == "evidence_mask"]
+    assert (oracle["evidence_mass"] == 1).all()
+    assert (oracle["evidence_given_lesion"] == 1).all()
+    lesion = maps[maps["method"] == "lesion_mask"]
+    assert (lesion["lesion_rank"] == 1).all()
+    assert (lesion["pointing_game"] == 1).all()
+
+
+def test_an_attack_never_repairs_a_wrong_prediction(run):
+    examples, _ = tables(run[0])
+    for attack in ("robust:linf", "robust:l2"):
+        assert set(examples[attack]) <= {0.0, 1.0}
+        assert (examples[attack] <= examples["correct"]).all()
+
+
+def test_an_attack_in_chunks_is_the_attack_in_one_piece(run):
+    workdir, experiment = run
+    classifier, variables, _, _ = initialise.load_described(str(workdir))
+    programs = make_programs(classifier, experiment.evaluation, ("lesion", "evidence"))
+    method = dict(experiment.evaluation.attacks)["linf"]
+    assert method.spec.num_steps == 12
+    split = data.load(experiment.data).test
+    batch = data.to_float(split.gather(np.arange(8)))
+    keys = per_example_keys(jax.random.key(3), batch["id"])
+    logits_fn = classifier.logits_fn(variables)
+    whole = method.function(
+        lambda images: losses.cross_entropy(logits_fn(images), batch["label"]), keys, batch["image"], method.spec
+    )
+    pieces = evaluate._attacked(programs, "linf", method, variables, keys, batch)
+    assert np.mean(np.abs(np.asarray(whole) - np.asarray(pieces)) < 1e-5) >= 0.999
+
+
+def test_curves_pictures_and_summary_say_what_the_report_needs(run):
+    workdir, experiment = run
+    folder = workdir / "evaluation"
+    curves, pictures = records.read_npz(folder / "curves.npz"), records.read_npz(folder / "pictures.npz")
+    summary = records.read_json(folder / "summary.json")
+    examples, maps = tables(workdir)
+    np.testing.assert_allclose(curves["fractions"], [0, 0.5, 1])
+    assert curves["gradient/deletion"].shape == (24, 3)
+    area = metrics.auc(curves["gradient/deletion"], 32 * 32)
+    np.testing.assert_allclose(maps[maps["method"] == "gradient"]["deletion"], area, rtol=1e-5)
+    # Deletion of nothing and insertion of everything show the same image.
+    np.testing.assert_allclose(curves["gradient/deletion"][:, 0], curves["random/insertion"][:, -1], rtol=1e-4)
+    assert pictures["image"].shape == (3, 32, 32, 3)
+    assert sorted(pictures["label"].tolist()) == [0, 1, 2]
+    assert pictures["map/gradient"].shape == (3, 32, 32)
+    assert set(summary["metrics"]) == {label for label, _ in experiment.evaluation.metrics}
+    assert summary["metrics"]["gini"]["direction"] == "higher"
+    assert summary["num_examples"] == len(examples) == 24
+    assert evaluate.is_done(experiment, str(workdir))
+    for changes in ({"evaluation": {"num_pictures": 2}}, {"data": {"planted": {"shortcut": "ruler"}}}):
+        assert not evaluate.is_done(tiny.experiment(**changes), str(workdir))
+
+
+def test_an_evaluation_killed_while_it_is_written_again_is_not_finished(run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run[0], tmp_path / "copy")
+    write_csv = records.write_csv
+
+    class Killed(BaseException):
+        pass
+
+    def killed_after_the_first(path, columns):
+        write_csv(path, columns)
+        raise Killed
+
+    monkeypatch.setattr(records, "write_csv", killed_after_the_first)
+    with pytest.raises(Killed):
+        evaluate.evaluate(run[1], str(copy))
+    assert not evaluate.is_done(run[1], str(copy))
+
+
+def test_what_was_attacked_is_told_as_it_was_used(run):
+    attacks = records.read_json(run[0] / "evaluation" / "summary.json")["attacks"]
+    assert attacks["l2"] == "fgsm: norm l2, epsilon 0.5, projection exact."
+    assert attacks["linf"].startswith(
+        "pgd: norm linf, epsilon 0.01569, projection exact, step_size 0.001961, num_steps 12"
+    )
+
+
+def test_batch_size_and_device_count_change_no_row(run, tmp_path):
+    workdir, _ = run
+    before = tables(workdir)
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    evaluate.evaluate(tiny.experiment(evaluation={"batch_size": 5}, mesh={"num_devices": 1}), str(copy))
+    for was, now in zip(before, tables(copy), strict=True):
+        assert was["id"].tolist() == now["id"].tolist()
+        for column in was.columns:
+            if column not in ("method",):
+                np.testing.assert_allclose(was[column], now[column], rtol=2e-3, atol=2e-4, err_msg=column)
+
+
+def test_metrics_without_their_mask_are_left_out_and_said(tmp_path):
+    usable, skipped = evaluate.usable_metrics(tiny.experiment().evaluation, ("lesion",))
+    assert skipped == {
+        "evidence_mass": "the data has no evidence mask",
+        "evidence_given_lesion": "the data has no evidence mask",
+    }
+    assert "lesion_mass" in dict(usable)
+
+
+def test_a_run_of_other_images_is_refused(run):
+    workdir, _ = run
+    other = tiny.experiment(data={"planted": {"size": 24}})
+    with pytest.raises(ValueError, match=r"trained on images \(32, 32, 3\).*the data holds images \(24, 24, 3\)"):
+        evaluate.evaluate(other, str(workdir))

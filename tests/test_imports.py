@@ -1,0 +1,187 @@
+"""Who may import whom. A new module gets a place in one of the tables below."""
+
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "robust_saliency"
+ROOT = Path(__file__).parent.parent / PACKAGE
+
+FLOOR = {"types", "checks", "randomness"}
+MIDDLE = {"projections", "threat", "losses", "baselines", "schedules"}
+SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
+PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives"}
+EDGES = {
+    "models", "data", "optimizer", "sharding", "checkpoint", "records", "workdirs", "environment", "progress",
+}  # fmt: skip
+BUILD = PURE | EDGES | {"config", "config_fields", "initialise"}
+
+# module -> the modules of the package that it may import
+MAY_IMPORT = {
+    "__init__": set(),
+    "types": set(),
+    "checks": {"types"},
+    "randomness": {"types", "checks"},
+    **dict.fromkeys(MIDDLE, FLOOR),
+    "threat": FLOOR | {"projections"},
+    **dict.fromkeys(SIBLINGS, FLOOR | MIDDLE),
+    "objectives": FLOOR | MIDDLE | SIBLINGS,
+    **dict.fromkeys(EDGES, FLOOR),
+    "csv_columns": set(),
+    "records": {"csv_columns"},
+    "workdirs": {"records"},
+    "checkpoint_reading": set(),
+    "checkpoint": FLOOR | {"checkpoint_reading"},
+    "statistics": set(),
+    "report": {"statistics", "records"},
+    "config_fields": PURE | {"models"},
+    "config": PURE | EDGES | {"config_fields"},
+    "initialise": PURE | EDGES | {"config", "config_fields"},
+    "train_step": BUILD,
+    "evaluate_programs": BUILD,
+    "train": BUILD | {"train_step"},
+    "evaluate": BUILD | {"evaluate_programs"},
+    "benchmark": BUILD,
+    "explain": BUILD | {"report"},
+    "study": BUILD | {"train", "evaluate", "benchmark", "report"},
+}
+
+STANDARD_IN_PURE = {
+    "collections",
+    "dataclasses",
+    "difflib",
+    "functools",
+    "importlib",
+    "itertools",
+    "math",
+    "types",
+    "typing",
+}
+OUTSIDE_IN_PURE = ("jax", "numpy", "chex", "optax.losses")
+# module -> all that it may import from outside the standard library
+ONLY = {
+    "statistics": {"numpy", "scipy"},
+    "records": {"numpy"},
+    "csv_columns": {"numpy"},
+    "report": {"numpy", "matplotlib", "jinja2", "PIL"},
+}
+# what lies outside -> the modules that alone may import it
+RESERVED = {
+    "flax": {"models"},
+    "orbax": {"checkpoint", "checkpoint_reading"},
+    "grain": {"data"},
+    "tensorflow_datasets": {"data"},
+    "optax": {"optimizer", "train_step", *PURE},
+    "ml_collections": set(),
+    "absl": set(),
+    "launch": set(),
+    "configs": set(),
+    "tensorflow": set(),
+    "torch": set(),
+}
+
+
+@functools.cache
+def trees():
+    return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+
+
+def module_of(path):
+    return path.parts[0].removesuffix(".py")
+
+
+def imports_of(tree):
+    """Dotted names of all imports, those inside functions too; ``from a.b import c`` is ``a.b.c``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import of {node.module}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports():
+    """(file, module, dotted name) of every import in the package."""
+    return [(str(path), module_of(path), name) for path, tree in trees().items() for name in imports_of(tree)]
+
+
+def outside():
+    return [row for row in imports() if row[2].split(".")[0] not in {PACKAGE, *sys.stdlib_module_names}]
+
+
+def test_every_module_has_a_place_in_the_table():
+    assert {module_of(path) for path in trees()} <= set(MAY_IMPORT)
+    assert "attacks" in {module_of(path) for path in trees()}
+
+
+def test_modules_import_only_what_lies_below_them():
+    inside = [(file, module, name.split(".")[1]) for file, module, name in imports() if name.startswith(PACKAGE + ".")]
+    assert len(inside) > 50
+    assert [row for row in inside if row[2] != row[1] and row[2] not in MAY_IMPORT[row[1]]] == []
+
+
+def test_the_table_has_no_circle():
+    done = set()
+    while ready := {m for m, below in MAY_IMPORT.items() if m not in done and below - {m} <= done}:
+        done |= ready
+    assert set(MAY_IMPORT) == done
+
+
+def test_the_pure_layer_imports_only_jax_and_numpy():
+    assert [
+        row
+        for row in outside()
+        if row[1] in PURE and not f"{row[2]}.".startswith(tuple(f"{n}." for n in OUTSIDE_IN_PURE))
+    ] == []
+
+
+@pytest.mark.parametrize("module", ONLY)
+def test_modules_without_jax(module):
+    assert [row for row in outside() if row[1] == module and row[2].split(".")[0] not in ONLY[module]] == []
+
+
+@pytest.mark.parametrize("library", RESERVED)
+def test_each_library_is_imported_where_it_belongs(library):
+    assert [row for row in imports() if row[2].split(".")[0] == library and row[1] not in RESERVED[library]] == []
+
+
+def test_the_pure_layer_has_no_effects():
+    """No jit, no files, no output, no clock, no global state."""
+    found = []
+    for path, tree in trees().items():
+        if module_of(path) not in PURE:
+            continue
+        for node in ast.walk(tree):
+            name = getattr(node, "attr", getattr(node, "id", None))
+            if name in {"jit", "pjit", "pmap", "io_callback", "open", "print", "environ", "PRNGKey"}:
+                found.append((str(path), node.lineno, name))
+            if isinstance(node, ast.Global | ast.Nonlocal):
+                found.append((str(path), node.lineno, "global"))
+        standard = {name.split(".")[0] for name in imports_of(tree)} & set(sys.stdlib_module_names)
+        found += [(str(path), name) for name in standard - STANDARD_IN_PURE]
+    assert found == []
+
+
+def loaded_after(modules):
+    """The top-level names in ``sys.modules`` of a fresh process that imported ``modules``."""
+    code = f"import sys; {'; '.join(f'import {m}' for m in modules)}; print(*{{m.split('.')[0] for m in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_importing_the_pure_layer_loads_no_edge():
+    present = sorted({module_of(path) for path in trees()} & PURE)
+    loaded = loaded_after([f"{PACKAGE}.{module}" for module in present])
+    assert {"jax", PACKAGE} <= loaded
+    assert loaded & {"flax", "orbax", "grain", "tensorflow_datasets", "ml_collections", "absl", "tensorflow"} == set()
+
+
+def test_the_package_the_statistics_and_the_report_load_no_jax():
+    present = sorted({module_of(path) for path in trees()} & {"statistics", "report", "records"})
+    loaded = loaded_after([PACKAGE, *(f"{PACKAGE}.{module}" for module in present)])
+    assert PACKAGE in loaded
+    assert loaded & {"jax", "jaxlib", "flax", "orbax"} == set()
