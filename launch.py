@@ -6,7 +6,6 @@
 Any field of the config can be set: --config.train.epochs=3. Where the workdir holds a config, --config may be left out.
 """
 
-import difflib
 import json
 import logging
 import os
@@ -51,7 +50,7 @@ def main(argv: list[str]) -> None:
 
 
 def _run(mode: str, plain: dict, workdir: str):
-    from robust_saliency import config
+    from robust_saliency import config, workdirs
 
     if mode == "study":
         from robust_saliency import study
@@ -61,6 +60,8 @@ def _run(mode: str, plain: dict, workdir: str):
         return study.study(plain, workdir)
     # A single run's workdir must not remember a study: it would be one the next time.
     experiment = config.parse({name: section for name, section in plain.items() if name != "study"})
+    if mode != "benchmark":
+        workdirs.refuse_study(workdir)
     if mode == "train":
         from robust_saliency import train
 
@@ -89,7 +90,12 @@ def _set_up_jax() -> None:
     """One virtual device a core where the CPU computes, and a compilation cache outside every workdir."""
     # Only this project's warnings (a damaged checkpoint passed over) are for the user.
     logging.getLogger().setLevel(logging.ERROR)
-    logging.getLogger("robust_saliency").setLevel(logging.WARNING)
+    warnings = logging.StreamHandler()
+    warnings.setFormatter(logging.Formatter("Warning: %(message)s"))
+    own = logging.getLogger("robust_saliency")
+    own.setLevel(logging.WARNING)
+    own.propagate = False
+    own.addHandler(warnings)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", cores)
@@ -101,16 +107,24 @@ def _set_up_jax() -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; without --config the config of the workdir is taken, and can be changed field by field."""
-    path = os.path.join(_given(argv, "workdir") or "", "config.json")
-    _check_config_file(_given(argv, "config"))
+    from robust_saliency import config, config_file
+
+    file, workdir = _given(argv, "config"), _given(argv, "workdir")
+    path = os.path.join(workdir or "", "config.json")
+    plain = {}
+    if file is None and workdir and os.path.exists(path):
+        plain = _remembered(path)
+        config_flags.DEFINE_config_dict("config", ConfigDict(_as_given(plain)), lock_config=True)
+    else:
+        plain = {} if file is None else config.to_plain(config_file.load(file))
+        config_flags.DEFINE_config_file("config", None, "Config file: configs/quickstart.py.", lock_config=True)
+    if plain:
+        config_file.check_overrides(plain, argv)
     try:
-        if _given(argv, "config") is None and _given(argv, "workdir") and os.path.exists(path):
-            config = ConfigDict(_as_given(_remembered(path)))
-            config_flags.DEFINE_config_dict("config", config, lock_config=True)
-        else:
-            config_flags.DEFINE_config_file("config", None, "Config file: configs/quickstart.py.", lock_config=True)
         return flags.FLAGS(argv)
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except flags.Error as error:
+        raise UserError(config_file.wrong_value(plain, str(error))) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(str(error.args[0] if error.args else error)) from error
 
 
@@ -120,17 +134,6 @@ def _remembered(path: str) -> dict:
             return json.load(file)
     except (json.JSONDecodeError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); give --config=FILE.") from error
-
-
-def _check_config_file(value: str | None) -> None:
-    """A config is 'file.py' or 'file.py:argument'."""
-    file = (value or "").partition(":")[0]
-    if value is None or os.path.isfile(file):
-        return
-    folder = os.path.dirname(file) or "."
-    there = [os.path.join(folder, name) for name in os.listdir(folder)] if os.path.isdir(folder) else []
-    near = difflib.get_close_matches(file, there, n=1)
-    raise UserError(f"--config={value}: there is no such file.{f' Did you mean {near[0]}?' if near else ''}")
 
 
 def _given(argv: list[str], name: str) -> str | None:
@@ -171,6 +174,9 @@ def run() -> None:
     except KeyboardInterrupt:
         print("Interrupted; the last checkpoint stays, and the same command goes on from it.", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        # absl ends with 1 after --help; what was asked for was given.
+        sys.exit(0 if {"--help", "-help", "--helpshort", "--helpfull"} & set(sys.argv) else end.code)
     except Exception as error:
         if not _is_message(error):
             raise

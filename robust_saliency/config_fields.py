@@ -143,11 +143,11 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if accepted is None:
         raise ValueError(f"{where} cannot be set in a config, only in code.")
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{where} must be {_NAMES[hint]}, got {value!r}.")
+        raise ValueError(f"{where} must be {TYPE_NAMES[hint]}, got {value!r}.")
     return _in_range(hint(value), where)
 
 
-_NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
+TYPE_NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
 
 
 def _in_range(value: Any, where: str) -> Any:

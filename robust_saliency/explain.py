@@ -20,6 +20,11 @@ def explain(experiment: Experiment, workdir: str, images_dir: str) -> str:
     Writes ``workdir/explanations/``: predictions.csv (file, class, confidence, one probability a class), maps.npz
     (file names, images as the network saw them, one ``[N, H, W]`` array a map) and maps.html, whose path it returns.
     """
+    with workdirs.Workdir(workdir, create=False):
+        return _explain(experiment, workdir, images_dir)
+
+
+def _explain(experiment: Experiment, workdir: str, images_dir: str) -> str:
     settings = experiment.evaluation
     if not settings.maps:
         raise ValueError("config.evaluation.maps is empty: there is no map to draw.")
@@ -56,9 +61,8 @@ def _written(workdir: str, class_names: list[str], names: list[str], images: np.
     folder = os.path.join(workdir, "explanations")
     columns = {"file": names, "class": [class_names[k] for k in prediction], "confidence": probabilities.max(axis=1)}
     columns |= {f"probability:{name}": probabilities[:, k] for k, name in enumerate(class_names)}
-    with workdirs.Workdir(workdir, create=False):
-        records.write_csv(os.path.join(folder, "predictions.csv"), columns)
-        records.write_npz(os.path.join(folder, "maps.npz"), {"file": np.array(names), "image": images, **results})
-        page = report_lib.explanations_page(folder)
+    records.write_csv(os.path.join(folder, "predictions.csv"), columns)
+    records.write_npz(os.path.join(folder, "maps.npz"), {"file": np.array(names), "image": images, **results})
+    page = report_lib.explanations_page(folder)
     say(f"{len(names)} images explained")
     return page

@@ -64,6 +64,15 @@ def has_results(workdir: str | Path) -> bool:
     return any(True for pattern in results for _ in path.glob(pattern))
 
 
+def refuse_study(workdir: str | Path) -> None:
+    """Raises ValueError, naming the runs, where ``workdir`` holds a study: training, evaluating and explaining is of
+    one run."""
+    path = Path(workdir) / "study.json"
+    if path.exists():
+        runs = [str(Path(workdir) / run["dir"]) for run in records.read_json(path)["runs"]]
+        raise ValueError(f"Workdir {workdir} holds a study; give one of its runs: {', '.join(runs)}.")
+
+
 def claim(workdir: str | Path, config: Mapping[str, Any], ignore: Iterable[str] = ()) -> None:
     """Writes ``config.json`` the first time; later raises ValueError unless ``config`` equals it.
 

@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "statistics": set(),
     "report": {"statistics", "records"},
     "config_fields": PURE | {"models"},
+    "config_file": {"config_fields"},
     "config": PURE | EDGES | {"config_fields"},
     "initialise": PURE | EDGES | {"config", "config_fields"},
     "train_step": BUILD,

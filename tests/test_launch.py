@@ -93,8 +93,15 @@ def test_modes_of_a_trained_run_need_no_config(trained, tmp_path):
 
 MISTAKES = {
     "mode": ([CONFIG, "--workdir={new}", "--mode=trian"], "Unknown mode 'trian'. Did you mean 'train'?"),
-    "field": ([CONFIG, "--workdir={new}", "--config.train.epoch=3"], 'Did you mean "epochs"'),
-    "type": ([CONFIG, "--workdir={new}", "--config.train.epochs=many"], "invalid literal for int"),
+    "field": (
+        [CONFIG, "--workdir={new}", "--config.train.epoch=3"],
+        "config.train: Unknown field 'epoch'. Did you mean 'epochs'?",
+    ),
+    "type": (
+        [CONFIG, "--workdir={new}", "--config.train.epochs", "many"],
+        "config.train.epochs must be a whole number, got 'many'.",
+    ),
+    "config_size": (["--config=configs/ham10000.py:tiny", "--workdir={new}"], "the sizes small and full, got 'tiny'"),
     "attack": (
         [CONFIG, "--workdir={new}", "--mode=train", "--config.objective.name=adversarial",
          "--config.objective.attack.name=pgdd"],
@@ -170,7 +177,7 @@ def test_a_run_goes_on_past_a_damaged_last_checkpoint_and_says_so(trained, tmp_p
     flip_a_bit(run / "checkpoints" / "8" / "variables")
     status, _, err = finished(tiny.launch(*train_words(run)))
     assert status == 0, err
-    assert "Checkpoint 8 in" in err and "is damaged and passed over" in err
+    assert "Warning: Checkpoint 8 in" in err and "is damaged and passed over" in err
     assert "going on from step 4 of 8" in err
     ends = [checkpoint.load_variables(place / "checkpoints", step=8)[0] for place in (run, trained)]
     chex.assert_trees_all_equal(*ends)
@@ -193,3 +200,8 @@ def test_a_workdir_of_another_config_is_refused_and_loses_nothing(trained):
     assert (status, "Traceback" in err) == (2, False), err
     assert "model.width: 4 -> 5" in err
     assert files_in(trained / "checkpoints") == before
+
+
+def test_help_is_no_error():
+    status, out, _ = finished(tiny.launch("--help"))
+    assert status == 0 and "--workdir" in out

@@ -106,3 +106,10 @@ def test_a_workdir_without_results_takes_another_config_and_one_with_any_keeps_i
         with pytest.raises(ValueError, match='data: "readable" -> "unreadable"'):
             workdirs.claim(workdir, {"data": "unreadable"})
         assert json.loads((workdir / "config.json").read_text()) == {"data": "readable"}
+
+
+def test_a_study_is_not_taken_for_a_run_and_its_runs_are_named(tmp_path):
+    workdirs.refuse_study(tmp_path)
+    records.write_json(tmp_path / "study.json", {"runs": [{"dir": "seed0/linf"}, {"dir": "seed0/l2"}]})
+    with pytest.raises(ValueError, match=r"holds a study; give one of its runs: .*seed0/linf, .*seed0/l2\.$"):
+        workdirs.refuse_study(tmp_path)

@@ -115,7 +115,8 @@ def load_images(directory: str | Path, image_shape: tuple[int, int, int]) -> tup
     """
     root = Path(directory).expanduser()
     if not root.is_dir():
-        raise ValueError(f"There is no directory {root} to take images from.")
+        found = f"{root} is a file, not a directory" if root.exists() else f"There is no directory {root}"
+        raise ValueError(f"{found} to take images from.")
     paths = image_files(root, recursive=True)
     if not paths:
         raise ValueError(f"No image in {root}: looked for files that end in {', '.join(EXTENSIONS)}.")
