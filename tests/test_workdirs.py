@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from robust_saliency import workdirs
+from robust_saliency import records, workdirs
 
 _LOCKER = """
 import sys, time
-from robust_saliency import workdirs
+from robust_saliency import records, workdirs
 with workdirs.Workdir(sys.argv[1]):
     print("locked", flush=True)
     time.sleep(60)
