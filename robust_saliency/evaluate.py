@@ -1,6 +1,5 @@
 """Evaluation of one run: clean and attacked accuracy, maps, metrics; one row an example on disk, paired by id."""
 
-import dataclasses
 import os
 import time
 import zlib
@@ -9,8 +8,9 @@ import jax
 import numpy as np
 
 from robust_saliency import data as data_lib
-from robust_saliency import environment, initialise, metrics, records, sharding, workdirs
-from robust_saliency.config import Experiment, Method
+from robust_saliency import descriptions, environment, initialise, metrics, records, sharding, workdirs
+from robust_saliency.config import Experiment
+from robust_saliency.config_fields import Method
 from robust_saliency.data import splits
 from robust_saliency.evaluate_programs import Programs, blind_kinds, make_programs, usable_metrics
 from robust_saliency.progress import Progress
@@ -18,7 +18,6 @@ from robust_saliency.randomness import per_example_keys
 
 # Steps of an iterated attack that are compiled as one program and called again for a longer attack.
 STEPS_A_CHUNK = 5
-_NOT_SAID = ("bounds", "chunk_size", "max_images", "unroll")
 
 
 def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
@@ -156,7 +155,8 @@ def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_example
     settings = experiment.evaluation
     plain = experiment.plain.get("evaluation", {})
     specs, skipped = usable_metrics(settings, masks)
-    about = {label: (_kind(method.spec), _sentence(method)) for label, method in settings.maps} | blind_kinds(masks)
+    about = {label: (descriptions.kind(method), descriptions.described(method)) for label, method in settings.maps}
+    about |= blind_kinds(masks)
     methods = {label: {"kind": kind, "description": text} for label, (kind, text) in about.items()}
     return {
         "split": settings.split,
@@ -167,49 +167,14 @@ def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_example
         "checkpoint_step": step,
         "explained": settings.explained,
         "evaluation": plain,
-        "attacks": {label: _sentence(method) for label, method in settings.attacks},
+        "attacks": {label: descriptions.sentence(method) for label, method in settings.attacks},
         "methods": methods,
-        "metrics": {label: _facts(method) for label, method in specs},
+        "metrics": {label: descriptions.facts(method) for label, method in specs},
         "not_measured": skipped,
         "command": environment.command(),
         "hardware": environment.hardware(),
         "versions": environment.versions(),
     }
-
-
-def _facts(method: Method) -> dict:
-    spec = method.spec
-    low, high = spec.range
-    definition = (type(spec).__doc__ or "").strip().splitlines()[0]
-    return {
-        "title": spec.title,
-        "direction": spec.direction,
-        "low": low if np.isfinite(low) else None,
-        "high": high if np.isfinite(high) else None,
-        "description": f"{definition} Here: {_sentence(method)}",
-    }
-
-
-def _sentence(method: Method) -> str:
-    """A method's spec in words: 'pgd: norm l2, epsilon 0.5, step_size 0.0625, num_steps 20.'"""
-    return f"{method.name}: {', '.join(_words(method.spec)) or 'no settings'}."
-
-
-def _words(spec) -> list[str]:
-    words = []
-    for field in dataclasses.fields(spec):
-        value = getattr(spec, field.name)
-        if dataclasses.is_dataclass(value):
-            words += [f"{field.name} {value.kind}"] if hasattr(value, "kind") else _words(value)
-        elif field.name == "sparsity" and spec.threat.norm != "l1":
-            continue
-        elif field.name not in _NOT_SAID and value is not None:
-            words.append(f"{field.name} {value:.4g}" if isinstance(value, float) else f"{field.name} {value}")
-    return words
-
-
-def _kind(spec) -> str:
-    return "signed" if getattr(spec, "sign", "abs") == "signed" else "magnitude"
 
 
 def _key(purpose: str):

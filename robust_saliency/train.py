@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency import checkpoint, checks, initialise, optimizer, records, sharding, workdirs
+from robust_saliency import checkpoint, checks, environment, initialise, optimizer, records, sharding, workdirs
 from robust_saliency import data as data_lib
 from robust_saliency.config import Experiment
 from robust_saliency.progress import Progress, say
@@ -67,7 +67,17 @@ class _Training:
             state, first = self._first_state()
             self.metrics.cut_back(first)
             timing = self._loop(state, first) if first < self.total_steps else {}
-        return {"steps": self.total_steps - first, "seconds": time.monotonic() - began, **timing}
+        took = {"steps": self.total_steps - first, "seconds": time.monotonic() - began, **timing}
+        if took["steps"]:
+            self._record(took)
+        return took
+
+    def _record(self, took: dict) -> None:
+        """training.json: how the weights came about, for the report; what a killed process took is not in it."""
+        path = os.path.join(self.workdir, "training.json")
+        before = records.read_json(path)["seconds"] if os.path.exists(path) and took["steps"] < self.total_steps else 0
+        facts = {"command": environment.command(), "hardware": environment.hardware()}
+        records.write_json(path, {**facts, "steps": self.total_steps, "seconds": before + took["seconds"]})
 
     def _first_state(self) -> tuple[TrainState, int]:
         variables = self.classifier.init(jax.random.fold_in(self.root, INIT))

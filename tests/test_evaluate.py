@@ -128,9 +128,7 @@ def test_an_evaluation_killed_while_it_is_written_again_is_not_finished(run, tmp
 def test_what_was_attacked_is_told_as_it_was_used(run):
     attacks = records.read_json(run[0] / "evaluation" / "summary.json")["attacks"]
     assert attacks["l2"] == "fgsm: norm l2, epsilon 0.5, projection exact."
-    assert attacks["linf"].startswith(
-        "pgd: norm linf, epsilon 0.01569, projection exact, step_size 0.001961, num_steps 12"
-    )
+    assert attacks["linf"].startswith("pgd: norm linf, epsilon 4/255, step_size 0.5/255, num_steps 12")
 
 
 def test_batch_size_and_device_count_change_no_row(run, tmp_path):

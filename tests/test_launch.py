@@ -88,7 +88,9 @@ def test_modes_of_a_trained_run_need_no_config(trained, tmp_path):
     assert "statistic squared" in methods["smoothgrad"]["description"], "a field that was left empty can be set later"
     status, _, err = finished(tiny.launch(f"--workdir={trained}"))
     assert (status, (trained / "study.json").exists()) == (0, False), "a run does not become the study of its config"
-    assert (trained / "report.html").read_text().lower().startswith("<!doctype html>")
+    page = (trained / "report.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert "Trained with" in page and "--mode=train" in page and ", trained in" in page
 
 
 MISTAKES = {
@@ -144,8 +146,14 @@ def test_bad_data_is_one_message_and_exit_status_2(tmp_path):
         write_images(tmp_path / "damaged" / name, 4)
     (tmp_path / "damaged" / "nevus" / "002.png").write_bytes(b"no image")
     messages = {"one_class": "at least two classes are needed, found 1", "damaged": "002.png"}
-    words = [*train_words(tmp_path / "run"), "--config.data.name=folder"]
-    running = {name: tiny.launch(*words, f"--config.data.data_dir={tmp_path / name}") for name in messages}
+    running = {
+        name: tiny.launch(
+            *train_words(tmp_path / f"run_{name}"),
+            "--config.data.name=folder",
+            f"--config.data.data_dir={tmp_path / name}",
+        )
+        for name in messages
+    }
     for name, message in messages.items():
         status, _, err = finished(running[name])
         assert (status, "Traceback" in err) == (2, False), err

@@ -23,6 +23,11 @@ from robust_saliency.types import Array, Key, Scalar, spec
 
 CLASS_NAMES = ("nevus", "melanoma", "keratosis")
 CONCEPTS = ("patch", "dots", "border", "hair", "ruler", "bubble")
+ABOUT = (
+    "A nevus has one colour and a smooth border, a melanoma patches of several pigments and an irregular border, a "
+    "keratosis dark and light dots; colour, size, hairs and rulers tell nothing. The evidence is the pixels that tell "
+    "the class: patches, border and dots as drawn, and for a nevus, which is known by their absence, the whole lesion"
+)
 SHORTCUTS = ("none", "ruler", "hair", "bubble")
 SPLITS = ("train", "validation", "test")
 NEVUS, MELANOMA, KERATOSIS = range(3)

@@ -122,7 +122,8 @@ def _planted(spec: DataSpec) -> Data:
         _check_not_empty(kept.sum(), split, f"data.num_{split} {num} with data.classes {', '.join(names)}")
         splits[split] = MemorySplit({name: array[kept] for name, array in arrays.items()})
         splits[split].arrays["label"] = relabel[splits[split].labels]
-    return _data(spec, splits, names, (drawn.size, drawn.size, 3), planted_lesions.CONCEPTS, "planted lesions")
+    return _data(spec, splits, names, (drawn.size, drawn.size, 3), planted_lesions.CONCEPTS, "planted lesions",
+                 planted_lesions.ABOUT)  # fmt: skip
 
 
 def _tfds_sources(spec: DataSpec, builder) -> dict[str, Source]:
@@ -228,13 +229,13 @@ def _fits(spec: DataSpec, num_bytes: int) -> bool:
     return {"yes": True, "no": False, "auto": num_bytes <= spec.memory_limit_gb * 2**30}[spec.in_memory]
 
 
-def _data(spec: DataSpec, splits, class_names, image_shape, concept_names, origin) -> Data:
+def _data(spec: DataSpec, splits, class_names, image_shape, concept_names, origin, about="") -> Data:
     _check_balanced(spec, splits["train"], class_names)
     sizes = " / ".join(f"{len(splits[split]):,}" for split in SPLITS)
     height, width, channels = image_shape
     description = (
         f"{origin}: {sizes} train / validation / test images of {height} x {width} x {channels}, "
-        f"{len(class_names)} classes"
+        f"{len(class_names)} classes{about and '. '}{about}"
     )
     return Data(**splits, class_names=class_names, image_shape=image_shape, concept_names=tuple(concept_names),
                 description=description)  # fmt: skip

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from robust_saliency.report import numbers
 from robust_saliency.report.compare import Comparison, Measured
 from robust_saliency.report.load import Column, Study
@@ -60,6 +62,22 @@ def answers(study: Study, comparison: Comparison) -> list[Answer]:
     if study.reference is None:
         return [Answer(study.labels[0], _accuracy(study, comparison[study.labels[0]], None))]
     return [_answer(study, comparison, label) for label in study.labels[1:]]
+
+
+def not_learnt(study: Study, comparison: Comparison) -> list[str]:
+    """A sentence for each run that classifies no better than always naming the most frequent class."""
+    counts = np.bincount(study.first.scores.labels)
+    chance = counts.max() / counts.sum()
+    sentences = []
+    for label in study.labels:
+        clean = comparison[label]["accuracy", "correct"].mean
+        if clean.low <= chance:
+            sentences.append(
+                f"{label} has not learnt to tell the classes apart: its clean accuracy {numbers.plain(clean.mean)} is "
+                f"not clearly above {numbers.plain(chance)}, that of always naming the most frequent class. Its maps "
+                "explain guesses."
+            )
+    return sentences
 
 
 def _answer(study: Study, comparison: Comparison, label: str) -> Answer:

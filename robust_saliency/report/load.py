@@ -34,6 +34,7 @@ class Run:
     description: str
     config: dict[str, Any]
     history: list[dict[str, Any]]
+    training: dict[str, Any]
     summary: dict[str, Any]
     scores: Scores
     curves: dict[str, np.ndarray] | None
@@ -146,6 +147,7 @@ def _read_run(directory: Path, entry: Mapping[str, Any]) -> Run:
         description=str(entry.get("description", "")),
         config=_read_if_there(directory / "config.json", records.read_json) or {},
         history=records.MetricsLog(directory).read(),
+        training=_read_if_there(directory / "training.json", records.read_json) or {},
         summary=summary,
         scores=_read_scores(evaluation, summary),
         curves=_read_arrays(evaluation / "curves.npz", ("fractions", "ids")),

@@ -40,6 +40,7 @@ def _context(study: Study, comparison: Comparison) -> dict:
         "claim": answer.is_claim(study),
         "no_claim": answer.NO_CLAIM,
         "leading": answer.leading_method(study),
+        "not_learnt": answer.not_learnt(study, comparison),
         "answers": answer.answers(study, comparison),
         "accuracy": tables.accuracy_table(study, comparison),
         "class_accuracy": tables.class_accuracy_table(study, by_class),

@@ -32,8 +32,10 @@ def made_with(study: Study) -> list[tuple[str, str]]:
     """Data, hardware, versions, commands and times, as pairs of a name and a text."""
     summary = study.first.summary
     facts = [("Data", summary.get("data", "")), ("Split", f"{summary['split']}, {summary['num_examples']} examples")]
-    evaluated = summary.get("command", "")
-    facts += [("Command", study.command), ("Evaluated with", evaluated if evaluated != study.command else "")]
+    evaluated, trained = summary.get("command", ""), study.first.training.get("command", "")
+    facts.append(("Command", study.command))
+    facts.append(("Trained with", trained if trained != study.command else ""))
+    facts.append(("Evaluated with", evaluated if evaluated != study.command else ""))
     facts.append(("Explained class", f"the {summary['explained']} class" if summary.get("explained") else ""))
     facts.append(("Time", numbers.duration(study.seconds) if study.seconds is not None else ""))
     facts.append(("Hardware", _listed(summary.get("hardware", {}))))
@@ -41,6 +43,8 @@ def made_with(study: Study) -> list[tuple[str, str]]:
     for run in study.runs:
         step, seconds = run.summary.get("checkpoint_step"), run.summary.get("seconds")
         text = f"checkpoint of step {step}" if step is not None else ""
+        trained = run.training.get("seconds")
+        text += f", trained in {numbers.duration(trained)}" if trained is not None else ""
         text += f", evaluated in {numbers.duration(seconds)}" if seconds is not None else ""
         facts.append((f"{run.label}, seed {run.seed}", text.lstrip(", ")))
     facts += [(f"Not measured: {metric}", why) for metric, why in summary.get("not_measured", {}).items()]

@@ -11,7 +11,10 @@ from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, sp
 
 @spec
 class Gradient(MapSpec):
-    """Gradient of the score with respect to the pixels; see :class:`MapSpec` for score, sign and channels."""
+    """The gradient of the score with respect to the pixels: how much a small change of each would move the score.
+
+    See :class:`MapSpec` for score, sign and channels.
+    """
 
 
 @spec

@@ -284,3 +284,18 @@ def test_markdown_holds_the_same_numbers(study, page):
     cell = page.rows("maps gradient", "run")[1][2][0]
     assert linf.split(" | ")[1] == f"{cell['value']}<br>{cell['number']} {cell['difference_limits']} **better**"
     assert "| Gini \u2191 |" in lines[start + 4]
+
+
+def test_a_network_that_guesses_is_named(study, tmp_path):
+    copy = shutil.copytree(study, tmp_path / "copy")
+    for seed in (0, 1):
+        path = copy / f"seed{seed}" / "l2" / "evaluation" / "examples.csv"
+        examples = pd.read_csv(path)
+        examples["correct"] = (examples["label"] == examples["label"].mode()[0]).astype(int)
+        examples.to_csv(path, index=False)
+    notices = [answer.not_learnt(found, compare(found)) for found in map(load.read_study, (study, copy))]
+    share = pd.read_csv(path)["correct"].mean()
+    assert notices[0] == []
+    assert len(notices[1]) == 1 and notices[1][0].startswith("l2 has not learnt")
+    assert f"its clean accuracy {share:.3f} is not clearly above {share:.3f}" in notices[1][0]
+    assert notices[1][0] in report(copy).read_text()

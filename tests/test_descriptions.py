@@ -1,0 +1,35 @@
+"""What a report says of a method is what was run, in a form that a reader can check."""
+
+from robust_saliency import attacks, descriptions, saliency
+from robust_saliency.config_fields import Method
+from robust_saliency.threat import Threat
+
+
+def sentence(name, spec):
+    return descriptions.sentence(Method(name, spec, None))
+
+
+def test_fractions_of_255_are_written_as_such_and_short_decimals_as_they_are():
+    pgd = attacks.PGD(threat=Threat(epsilon=4 / 255), step_size=0.5 / 255, num_steps=7)
+    assert sentence("pgd", pgd) == (
+        "pgd: norm linf, epsilon 4/255, step_size 0.5/255, num_steps 7, start uniform, keep_best False."
+    )
+    assert "epsilon 0.1," in sentence("pgd", attacks.PGD(threat=Threat(epsilon=0.1)))
+    assert "epsilon 0.1235," in sentence("pgd", attacks.PGD(threat=Threat(epsilon=0.12345678)))
+    assert "epsilon 0," in sentence("pgd", attacks.PGD(threat=Threat(epsilon=0.0)))
+
+
+def test_a_setting_that_the_others_leave_without_meaning_is_not_said():
+    l1 = attacks.PGD(threat=Threat(norm="l1", epsilon=0.5), start="gaussian")
+    assert "projection exact" in sentence("pgd", l1)
+    assert "sparsity 0.01" in sentence("pgd", l1)
+    assert "start_scale 0.001" in sentence("pgd", l1)
+
+
+def test_a_map_is_defined_before_its_settings():
+    method = Method("gradient", saliency.Gradient(), None)
+    text = descriptions.described(method)
+    assert text.startswith("The gradient of the score with respect to the pixels")
+    assert " Here: gradient: score logit" in text
+    assert descriptions.kind(method) == "magnitude"
+    assert descriptions.kind(Method("gradient", saliency.Gradient(sign="signed", channels="sum"), None)) == "signed"
