@@ -55,9 +55,9 @@ class APGD:
 
 
 class State(NamedTuple):
-    """An attack between two steps; per example where not said otherwise.
+    """An attack between two steps, each entry per example.
 
-    step: how many are done, one number. before: the iterate before ``images``. best_*: the iterate of highest loss.
+    step: how many are done. before: the iterate before ``images``. best_*: the iterate of highest loss.
     increases: steps since the last check point that raised the loss. halved, loss_at_check: at the last check point.
     """
 
@@ -91,7 +91,7 @@ def start(key: Key, images: Images, spec: APGD) -> State:
     epsilon = threat.radius(spec.threat, origin)
     step_size = epsilon if spec.threat.norm == "l1" else 2 * epsilon
     return State(
-        step=jnp.zeros((), jnp.int32),
+        step=zero.astype(jnp.int32),
         origin=origin,
         images=first,
         before=first,
@@ -197,7 +197,7 @@ def _checked_l1(state: State, gradient: Array, spec: APGD, is_check: Array) -> t
     step_size = jnp.where(_wide(sparser), epsilon, shrunk)
     state = state._replace(
         images=jnp.where(_wide(sparser), state.best_images, state.images),
-        step_size=jnp.where(is_check, step_size, state.step_size),
+        step_size=jnp.where(_wide(is_check), step_size, state.step_size),
         sparsity=jnp.where(is_check, changed / math.prod(state.origin.shape[1:]) / SHRINK, state.sparsity),
         changed=jnp.where(is_check, changed, state.changed),
     )
@@ -211,7 +211,7 @@ def _moved(state: State, gradient: Array, spec: APGD) -> State:
     step = state.step_size * threat.steepest(gradient, spec.threat, state.images, state.sparsity)
     moved = projected(state.images + step)
     if spec.threat.norm != "l1":
-        momentum = jnp.where(state.step == 0, 1.0, spec.momentum)
+        momentum = _wide(jnp.where(state.step == 0, 1.0, spec.momentum))
         inertia = (1 - momentum) * (state.images - state.before)
         moved = projected(state.images + momentum * (moved - state.images) + inertia)
     return state._replace(step=state.step + 1, images=moved, before=state.images)

@@ -10,6 +10,12 @@ from robust_saliency.attacks.iterated import Iterated
 from robust_saliency.threat import Threat
 from robust_saliency.types import Array, Images, Key, LossFn, Scalar, spec
 
+SCHEDULES = {
+    "constant": lambda done: jnp.ones_like(done),
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + jnp.cos(jnp.pi * done)) / 2,
+}
+
 
 @spec
 class PGD:
@@ -18,6 +24,10 @@ class PGD:
     step_size: pixels, in the norm of the threat; a scalar or ``[B]``.
     sparsity: l1 only, the share of values that a step changes; a scalar or ``[B]``.
     start, start_scale: see :func:`robust_saliency.threat.start`.
+    schedule: of the step size over the steps t = 0 .. n - 1: 'constant', 'linear' ``1 - t / n``, or 'cosine'
+        ``(1 + cos(pi t / n)) / 2``.
+    momentum: steps follow ``v <- momentum v + g / |g|_1`` in the place of g (Dong et al. 2018, 1710.06081, equation 6;
+        MI-FGSM with start='none', momentum=1 and step_size epsilon / n); None = none. A scalar or ``[B]``.
     keep_best: return the iterate of highest loss instead of the last (one more forward pass).
     unroll: unrolled steps are several times faster on CPU (XLA runs the gradient of a convolution inside a loop with a
         slow kernel); rolled ones compile faster and are right for GPU and TPU. Unroll about ten steps at most and
@@ -30,11 +40,14 @@ class PGD:
     sparsity: Scalar = 0.01
     start: str = "uniform"
     start_scale: Scalar = 0.001
+    schedule: str = "constant"
+    momentum: Scalar | None = None
     keep_best: bool = False
     unroll: bool = True
 
     def __post_init__(self):
         checks.one_of("start", self.start, threat.STARTS)
+        checks.one_of("schedule", self.schedule, SCHEDULES)
         if self.num_steps < 0:
             raise ValueError(f"PGD.num_steps must be at least 0, got {self.num_steps}.")
 
@@ -45,10 +58,13 @@ class PGD:
 
 
 class State(NamedTuple):
-    """An attack between two steps: the clean images, the iterate, and the best iterate with its loss ``[B]``."""
+    """An attack between two steps: how many are done ``[B]``, the clean images, the iterate, what momentum has gathered
+    (None without), and the best iterate with its loss ``[B]``."""
 
+    step: Array
     origin: Images
     images: Images
+    velocity: Array | None
     best_images: Images
     best_loss: Array
 
@@ -70,7 +86,8 @@ def start(key: Key, images: Images, spec: PGD) -> State:
     first = threat.start(key, origin, spec.threat, spec.start, spec.start_scale)
     # Sum of the origin keeps the batch axis, and with it the sharding, of the images.
     never = jnp.full_like(jnp.sum(origin, axis=(1, 2, 3)), -jnp.inf)
-    return State(origin, first, first, never)
+    velocity = None if spec.momentum is None else jnp.zeros_like(origin)
+    return State(jnp.zeros_like(never, jnp.int32), origin, first, velocity, first, never)
 
 
 def advance(loss_fn: LossFn, state: State, spec: PGD, num_steps: int) -> State:
@@ -81,8 +98,12 @@ def advance(loss_fn: LossFn, state: State, spec: PGD, num_steps: int) -> State:
         losses, gradient = value_and_gradient(loss_fn, state.images)
         if spec.keep_best:
             state = _keep_best(state, losses)
-        moved = state.images + step_size * threat.steepest(gradient, spec.threat, state.images, spec.sparsity)
-        return state._replace(images=threat.project(moved, state.origin, spec.threat))
+        state = _gathered(state, gradient, spec)
+        direction = gradient if state.velocity is None else state.velocity
+        done = (state.step / max(spec.num_steps, 1)).astype(state.images.dtype)
+        length = step_size * SCHEDULES[spec.schedule](done)[:, None, None, None]
+        moved = state.images + length * threat.steepest(direction, spec.threat, state.images, spec.sparsity)
+        return state._replace(step=state.step + 1, images=threat.project(moved, state.origin, spec.threat))
 
     if spec.unroll:
         for _ in range(num_steps):
@@ -124,6 +145,17 @@ def value_and_gradient(loss_fn: LossFn, images: Images) -> tuple[Array, Array]:
 
     (_, losses), gradient = jax.value_and_grad(summed, has_aux=True)(jax.lax.stop_gradient(images))
     return losses, gradient
+
+
+def _gathered(state: State, gradient: Array, spec: PGD) -> State:
+    """The state after its momentum has taken in ``gradient``; one that is not finite is left out."""
+    if state.velocity is None:
+        return state
+    size = threat.norm(gradient, "l1")
+    usable = jnp.isfinite(size) & (size > 0)
+    unit = jnp.where(usable, gradient / jnp.where(usable, size, 1), 0)
+    momentum = threat.expand("PGD.momentum", spec.momentum, gradient)
+    return state._replace(velocity=momentum * state.velocity + unit)
 
 
 def _keep_best(state: State, losses: Array) -> State:
