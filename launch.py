@@ -6,7 +6,6 @@
 Any field of the config can be set: --config.train.epochs=3. Where the workdir holds a config, --config may be left out.
 """
 
-import json
 import logging
 import os
 import sys
@@ -129,11 +128,15 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _remembered(path: str) -> dict:
+    from robust_saliency import records
+
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (json.JSONDecodeError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give --config=FILE.") from error
+        config = records.read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{error} Give --config=FILE.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is no config: it holds {type(config).__name__}. Give --config=FILE.")
+    return config
 
 
 def _given(argv: list[str], name: str) -> str | None:
@@ -172,7 +175,10 @@ def run() -> None:
     try:
         app.run(main, flags_parser=_parse_flags)
     except KeyboardInterrupt:
-        print("Interrupted; the last checkpoint stays, and the same command goes on from it.", file=sys.stderr)
+        print(
+            "Interrupted; nothing on disk is lost. Training goes on from its last checkpoint with the same command.",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except SystemExit as end:
         # absl ends with 1 after --help; what was asked for was given.

@@ -17,7 +17,7 @@ from robust_saliency import attacks, checks, metrics, models, objectives, salien
 from robust_saliency.baselines import Baseline
 from robust_saliency.threat import Threat
 
-# Lowest and highest value of a field, wherever it stands. None = no bound.
+# Lowest and highest value of a field of this package's own specs, wherever it stands. None = no bound.
 RANGES = {
     "batch_size": (1, None), "blur_sigma": (0, None), "checkpoint_every": (1, None), "clean_weight": (0, 1),
     "clip_norm": (0, None), "epochs": (0, None), "epsilon": (0, None), "image_size": (0, None),
@@ -75,7 +75,10 @@ def build(cls: type, section: Mapping, where: str) -> Any:
     values = {}
     for name, value in given.items():
         place = f"{where}.{name}"
-        values[name] = attack_spec(value, place) if _is_attack(hints[name]) else convert(value, hints[name], place)
+        if _is_attack(hints[name]):
+            values[name] = attack_spec(value, place)
+        else:
+            values[name] = convert(value, hints[name], place, ranges=RANGES if _is_own(cls) else {})
     try:
         return cls(**values)
     except ValueError as error:
@@ -105,7 +108,7 @@ def _with_threat(cls: type, given: Mapping, where: str) -> dict:
         relative = values.pop("relative_step_size", None)
         if relative is not None and "step_size" in values:
             raise ValueError(f"{where}: give step_size (pixels) or relative_step_size (times epsilon), not both.")
-        num_steps = convert(values.get("num_steps", cls.num_steps), int, f"{where}.num_steps")
+        num_steps = convert(values.get("num_steps", getattr(cls, "num_steps", 1)), int, f"{where}.num_steps")
         relative = 2.5 / max(num_steps, 1) if relative is None else relative
         relative = convert(relative, float, f"{where}.relative_step_size")
         values.setdefault("step_size", relative * threat.epsilon)
@@ -125,33 +128,39 @@ def _is_attack(hint: Any) -> bool:
     return any(part in specs for part in (hint, *typing.get_args(hint)))
 
 
-def convert(value: Any, hint: Any, where: str) -> Any:
+def _is_own(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def convert(value: Any, hint: Any, where: str, ranges: Mapping = RANGES) -> Any:
     if types.is_spec(hint):
         return value if isinstance(value, hint) else build(hint, value, where)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, _types.UnionType):
         scalar = next((part for part in parts if part in (float, int, str)), parts[0])
-        return convert(value, scalar, where)
+        return convert(value, scalar, where, ranges)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} must be a list, got {value!r}.")
         inner = [parts[0]] * len(value) if parts[-1] is Ellipsis else list(parts)
         if len(inner) != len(value):
             raise ValueError(f"{where} must have {len(inner)} entries, got {value!r}.")
-        return tuple(convert(v, part, f"{where}[{i}]") for i, (v, part) in enumerate(zip(value, inner, strict=True)))
+        return tuple(
+            convert(v, part, f"{where}[{i}]", ranges) for i, (v, part) in enumerate(zip(value, inner, strict=True))
+        )
     accepted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}.get(hint)
     if accepted is None:
         raise ValueError(f"{where} cannot be set in a config, only in code.")
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"{where} must be {TYPE_NAMES[hint]}, got {value!r}.")
-    return _in_range(hint(value), where)
+    return _in_range(hint(value), where, ranges)
 
 
 TYPE_NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
 
 
-def _in_range(value: Any, where: str) -> Any:
-    low, high = RANGES.get(where.rpartition(".")[2], (None, None))
+def _in_range(value: Any, where: str, ranges: Mapping) -> Any:
+    low, high = ranges.get(where.rpartition(".")[2], (None, None))
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} must be finite, got {value}.")
     if (low is not None and value < low) or (high is not None and value > high):

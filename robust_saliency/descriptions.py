@@ -3,7 +3,10 @@
 import dataclasses
 import math
 
+from robust_saliency import attacks
+from robust_saliency.baselines import Baseline
 from robust_saliency.config_fields import Method
+from robust_saliency.threat import Threat
 
 _NOT_SAID = ("bounds", "chunk_size", "max_images", "unroll")
 
@@ -41,19 +44,26 @@ def _words(spec) -> list[str]:
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
         if dataclasses.is_dataclass(value):
-            words += [f"{field.name} {value.kind}"] if hasattr(value, "kind") else _words(value)
+            words += [f"{field.name} {_baseline(value)}"] if isinstance(value, Baseline) else _words(value)
         elif field.name not in _NOT_SAID and value is not None and _is_read(spec, field.name):
             words.append(f"{field.name} {_number(value) if isinstance(value, float) else value}")
     return words
 
 
+def _baseline(baseline: Baseline) -> str:
+    own = {"blur": f" of sigma {baseline.blur_sigma}", "constant": f" {baseline.value}"}
+    return baseline.kind + own.get(baseline.kind, "")
+
+
 def _is_read(spec, field: str) -> bool:
     """Whether the other settings leave this one a meaning."""
-    if field == "sparsity":
-        return spec.threat.norm == "l1"
-    if field == "projection":
-        return spec.norm != "linf"
-    return field != "start_scale" or spec.start == "gaussian"
+    if isinstance(spec, Threat):
+        return field != "projection" or spec.norm != "linf"
+    if isinstance(spec, attacks.PGD | attacks.APGD):
+        unread = {"sparsity": spec.threat.norm != "l1", "start_scale": spec.start != "gaussian"}
+        unread["schedule"] = getattr(spec, "schedule", "") == "constant"
+        return not unread.get(field, False)
+    return True
 
 
 def _number(value: float) -> str:

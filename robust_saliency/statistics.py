@@ -16,6 +16,7 @@ from scipy.special import ndtri
 
 Seed = int | np.random.Generator
 _WEIGHTS_AT_ONCE = 4_000_000
+_LEAST_GROUPS = 20
 
 
 class Estimate(NamedTuple):
@@ -41,7 +42,7 @@ class Estimate(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a difference counts; what was found (higher, lower, mixed, unclear or not measured); and why."""
+    """Whether a difference counts; what was found (higher, lower, mixed, unclear, too few or not measured); and why."""
 
     counts: bool
     finding: str
@@ -118,11 +119,15 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
-def difference_counts(differences_by_seed: Sequence[float], pooled_interval: tuple[float, float]) -> Verdict:
+def difference_counts(
+    differences_by_seed: Sequence[float], pooled_interval: tuple[float, float], num_groups: int
+) -> Verdict:
     """The rule: a difference counts when every seed has its sign and the pooled interval excludes zero.
 
     ``differences_by_seed`` holds one mean difference a training seed, ``pooled_interval`` is the grouped interval of
-    all seeds together (:func:`paired_difference` on the concatenated rows, an image being one group in all seeds).
+    all seeds together (:func:`paired_difference` on the concatenated rows, an image being one group in all seeds), of
+    ``num_groups`` groups. Of fewer than 20 groups a percentile bootstrap is too narrow to say anything (it excludes a
+    true zero in 13 % of cases with 9 groups, in 25 % with 3, seeds or not): the finding is ``too few``.
     The interval alone knows nothing of training: with one seed there is no claim. The finding is ``unclear`` where the
     interval includes zero, ``mixed`` where it does not but a seed has the other sign or none (exactly 0), ``not
     measured`` where a seed or the interval is NaN.
@@ -132,6 +137,8 @@ def difference_counts(differences_by_seed: Sequence[float], pooled_interval: tup
     if differences.size == 0 or not np.all(np.isfinite([low, high, *differences])):
         lacking = np.isfinite(differences).any() and np.isfinite([low, high]).all()
         return Verdict(False, "not measured", "not measured with every seed" if lacking else "not measured")
+    if num_groups < _LEAST_GROUPS:
+        return Verdict(False, "too few", f"{num_groups} groups of images are too few for an interval to be trusted")
     if low <= 0.0 <= high:
         return Verdict(False, "unclear", "the interval includes zero")
     finding = "higher" if low > 0.0 else "lower"

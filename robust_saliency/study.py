@@ -55,6 +55,7 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
     labels = [run.get("label") for run in settings["runs"]]
     if len(set(labels)) != len(labels) or not all(labels):
         raise ValueError(f"config.study.runs: every run needs a label of its own, got {labels}.")
+    config.check_labels(labels, "config.study.runs")
     if settings["reference"] not in labels:
         raise ValueError(f"config.study.reference is {settings['reference']!r}; the runs are {', '.join(labels)}.")
     if settings["seeds"] < 1:

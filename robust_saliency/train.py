@@ -73,11 +73,10 @@ class _Training:
         return took
 
     def _record(self, took: dict) -> None:
-        """training.json: how the weights came about, for the report; what a killed process took is not in it."""
-        path = os.path.join(self.workdir, "training.json")
-        before = records.read_json(path)["seconds"] if os.path.exists(path) and took["steps"] < self.total_steps else 0
-        facts = {"command": environment.command(), "hardware": environment.hardware()}
-        records.write_json(path, {**facts, "steps": self.total_steps, "seconds": before + took["seconds"]})
+        """training.json: how the weights came about, for the report; of a killed run only the last steps are timed."""
+        facts = {"command": environment.command(), "hardware": environment.hardware(), "steps": self.total_steps}
+        timing = {"timed_steps": took["steps"], "seconds": took["seconds"]}
+        records.write_json(os.path.join(self.workdir, "training.json"), facts | timing)
 
     def _first_state(self) -> tuple[TrainState, int]:
         variables = self.classifier.init(jax.random.fold_in(self.root, INIT))
@@ -101,6 +100,7 @@ class _Training:
         step_fn, compile_seconds = self._compiled_step(state)
         began = time.monotonic()
         window: list[dict] = []
+        window_began = began
         with Progress(self.name, self.total_steps, first, self.experiment.data.batch_size) as progress:
             for done in range(first + 1, self.total_steps + 1):
                 state, metrics = step_fn(state, sharding.put_batch(next(self.batches), self.mesh), self.root)
@@ -110,11 +110,15 @@ class _Training:
                 end_of_epoch = done % self.steps_per_epoch == 0
                 if end_of_epoch or done % settings.log_every == 0:
                     values = self._mean_of(window, done)
-                    self._write("train", done, images_per_second=progress.items_per_second, **values)
+                    seconds = time.monotonic() - window_began
+                    rate = len(window) * self.experiment.data.batch_size / seconds
+                    self._write("train", done, images_per_second=rate, **values)
                     progress.update(len(window), **{name: values[name] for name in ("loss",)})
                     window = []
                 if end_of_epoch:
                     self._end_of_epoch(state, done)
+                if not window:
+                    window_began = time.monotonic()
         return {"compile_seconds": compile_seconds, "loop_seconds": time.monotonic() - began}
 
     def _make_batches(self) -> data_lib.TrainBatches:

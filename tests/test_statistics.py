@@ -133,7 +133,9 @@ def test_wilson_interval_of_nothing_is_nan():
 
 
 def test_a_difference_counts_only_when_seeds_agree_and_zero_is_outside():
-    counts = statistics.difference_counts
+    def counts(differences, interval, num_groups=20):
+        return statistics.difference_counts(differences, interval, num_groups)
+
     assert counts([0.1, 0.2, 0.05], (0.05, 0.2)).counts
     assert counts([-0.1, -0.2], (-0.2, -0.05)).counts
     assert counts([0.1, -0.01, 0.2], (0.05, 0.2)) == (False, "mixed", "the seeds disagree in sign")
@@ -144,14 +146,16 @@ def test_a_difference_counts_only_when_seeds_agree_and_zero_is_outside():
     assert counts([], (np.nan, np.nan)) == (False, "not measured", "not measured")
     assert counts([0.1, np.nan], (0.05, 0.2)) == (False, "not measured", "not measured with every seed")
     assert counts([0.0, 0.0], (0.0, 0.0)) == (False, "unclear", "the interval includes zero")
+    assert counts([0.1, 0.2], (0.05, 0.2), num_groups=19)[:2] == (False, "too few")
+    assert counts([0.1, np.nan], (0.05, 0.2), num_groups=19).finding == "not measured"
 
 
 def test_a_finding_is_better_or_worse_by_the_direction_alone():
-    higher = statistics.difference_counts([0.1, 0.2], (0.05, 0.2))
-    lower = statistics.difference_counts([-0.1], (-0.2, -0.05))
+    higher = statistics.difference_counts([0.1, 0.2], (0.05, 0.2), 20)
+    lower = statistics.difference_counts([-0.1], (-0.2, -0.05), 20)
     words = {way: (higher.word(way), lower.word(way)) for way in ("higher", "lower", "none")}
     assert words == {"higher": ("better", "worse"), "lower": ("worse", "better"), "none": ("higher", "lower")}
-    for undecided in ("mixed", "unclear", "not measured"):
+    for undecided in ("mixed", "unclear", "too few", "not measured"):
         assert {statistics.Verdict(False, undecided, "").word(way) for way in words} == {undecided}
 
 
@@ -196,3 +200,14 @@ def test_mistakes_are_answered_in_one_sentence():
         statistics.bootstrap_mean([1.0], level=95, seed=0)
     with pytest.raises(ValueError, match=r"successes must lie in 0\.\.n, got 3 of 2"):
         statistics.wilson_interval(3, 2)
+
+
+def test_a_bootstrap_of_few_groups_excludes_a_true_zero_far_too_often_and_of_twenty_hardly():
+    """Why fewer than 20 groups get no verdict."""
+    rng = np.random.default_rng(0)
+    rates = {}
+    for size in (4, 20):
+        columns = rng.normal(size=(size, 1500))
+        interval = statistics.bootstrap_mean(columns, seed=0)
+        rates[size] = np.mean((interval.low > 0) | (interval.high < 0))
+    assert rates[4] > 0.15 and rates[20] < 0.09

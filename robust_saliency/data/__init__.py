@@ -15,10 +15,11 @@ from robust_saliency.data.batches import (
 )
 from robust_saliency.data.images import load_images
 from robust_saliency.data.planted_lesions import PlantedLesions
-from robust_saliency.data.sources import Data, DataSpec, load
+from robust_saliency.data.sources import MEMBERSHIP, Data, DataSpec, load
 from robust_saliency.data.splits import LazySplit, MemorySplit, Split
 
 __all__ = [
+    "MEMBERSHIP",
     "TRAINING_FIELDS",
     "AugmentSpec",
     "BatchOrder",

@@ -78,6 +78,13 @@ class DataSpec:
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}.")
 
 
+# Fields of a DataSpec that decide which image lies in which split.
+MEMBERSHIP = (
+    "name", "seed", "train_split", "validation_split", "validation_fraction", "test_split", "classes", "label_field",
+    "group_field",
+)  # fmt: skip
+
+
 class Data(NamedTuple):
     """What :func:`load` returns; ``image_shape`` is (height, width, channels)."""
 

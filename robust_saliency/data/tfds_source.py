@@ -129,7 +129,7 @@ class TfdsSource:
             examples = self._kept[start : rows.stop] if self.keep else self._parse(rows)
             label[start : rows.stop] = [example.label for example in examples]
             group += [example.group for example in examples]
-        return label, np.array(group) if self._fields.group else None
+        return label, _each_alone_without(group) if self._fields.group else None
 
     @functools.cached_property
     def _kept(self) -> list[Example]:
@@ -254,3 +254,8 @@ def _scalar(value) -> str | int:
     if value.HasField("bytes_list"):
         return value.bytes_list.value[0].decode()
     return value.int64_list.value[0]
+
+
+def _each_alone_without(group: list[Any]) -> np.ndarray:
+    """The groups; an example whose group is empty belongs to none, and gets one of its own."""
+    return np.array([f"(example {row})" if name == "" else name for row, name in enumerate(group)])

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_saliency import baselines, checks, randomness
-from robust_saliency.metrics.sparsity import by_option, relevance
+from robust_saliency.metrics.sparsity import Relevance, by_option, relevance
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, spec
 
 ORDERS = ("morf", "lerf")
@@ -24,15 +24,21 @@ SCORES = ("probability", "logit", "allegiance")
 
 
 @spec
-class Perturbation:
+class Perturbation(Relevance):
     """What deletion and insertion share: order, number of points with both ends, score and baseline image."""
 
-    sign: str = "abs"
     order: str = "morf"
     points: int = 11
     score: str = "probability"
     normalised: bool = False
     baseline: baselines.Baseline = baselines.Baseline()
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.one_of("order", self.order, ORDERS)
+        checks.one_of("score", self.score, SCORES)
+        if self.points < 2:
+            raise ValueError(f"points must be at least 2, got {self.points}.")
 
     @by_option
     def range(self) -> tuple[float, float]:
@@ -122,8 +128,6 @@ def auc(curve: Array, pixels: int) -> Array:
 
 
 def _curve(logits_fn, key, images, labels, maps, spec, *, inserting: bool) -> Array:
-    checks.one_of("order", spec.order, ORDERS)
-    checks.one_of("score", spec.score, SCORES)
     checks.rank("images", images, 4)
     if maps.shape != images.shape[:3]:
         raise ValueError(f"Maps must be {images.shape[:3]} for images {images.shape}, got {maps.shape}.")

@@ -14,23 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_saliency import checks
-from robust_saliency.metrics.sparsity import amounts, by_option, relevance
+from robust_saliency.metrics.sparsity import Relevance, Shares, amounts, by_option, relevance
 from robust_saliency.types import Array, Maps, spec
 
 Masks = Array | Mapping[str, Array]
 
 
 @spec
-class PointingGame:
+class PointingGame(Relevance):
     """Share of the map's greatest pixels that lie in the mask, or within `tolerance` pixels of it."""
 
     title: ClassVar[str] = "Pointing game"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    sign: str = "abs"
     mask: str = "lesion"
     tolerance: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tolerance < 0:
+            raise ValueError(f"tolerance must be at least 0, got {self.tolerance}.")
 
 
 def pointing_game(maps: Maps, masks: Masks, spec: PointingGame | None = None) -> Array:
@@ -48,14 +52,13 @@ def pointing_game(maps: Maps, masks: Masks, spec: PointingGame | None = None) ->
 
 
 @spec
-class RelevanceMass:
+class RelevanceMass(Shares):
     """Share of the relevance that lies in the mask."""
 
     title = by_option(lambda self: f"Relevance mass in the {self.mask}")
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    sign: str = "abs"
     mask: str = "lesion"
 
 
@@ -68,14 +71,13 @@ def relevance_mass(maps: Maps, masks: Masks, spec: RelevanceMass | None = None) 
 
 
 @spec
-class RelevanceMassGiven:
+class RelevanceMassGiven(Shares):
     """Share of the relevance within one mask (the lesion) that lies in another (the evidence)."""
 
     title = by_option(lambda self: f"Relevance mass in the {self.mask} given the {self.within}")
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    sign: str = "abs"
     mask: str = "evidence"
     within: str = "lesion"
 
@@ -97,14 +99,13 @@ def relevance_mass_given(maps: Maps, masks: Mapping[str, Array], spec: Relevance
 
 
 @spec
-class RankAccuracy:
+class RankAccuracy(Relevance):
     """Share of the K most relevant pixels that lie in the mask, K being the mask's number of pixels."""
 
     title: ClassVar[str] = "Relevance rank accuracy"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    sign: str = "abs"
     mask: str = "lesion"
 
 

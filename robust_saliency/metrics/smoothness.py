@@ -4,19 +4,17 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from robust_saliency.metrics.sparsity import peak, relevance
+from robust_saliency.metrics.sparsity import Relevance, peak, relevance
 from robust_saliency.types import Array, Maps, spec
 
 
 @spec
-class TotalVariation:
+class TotalVariation(Relevance):
     """Mean absolute difference of neighbouring pixels, divided by the mean relevance."""
 
     title: ClassVar[str] = "Total variation"
     direction: ClassVar[str] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, 3.0)
-
-    sign: str = "abs"
 
 
 def total_variation(maps: Maps, spec: TotalVariation | None = None) -> Array:

@@ -33,6 +33,30 @@ class by_option:
         return self.fact(owner() if instance is None else instance)
 
 
+@spec
+class Relevance:
+    """What every spec of a map metric has: the sign policy, one of ``signs``."""
+
+    signs: ClassVar[tuple[str, ...]] = tuple(SIGNS)
+
+    sign: str = "abs"
+
+    def __post_init__(self):
+        checks.one_of("sign", self.sign, self.signs)
+
+
+@spec
+class Shares(Relevance):
+    """The same for a metric of shares of the relevance, which have no sign."""
+
+    signs: ClassVar[tuple[str, ...]] = ("abs", "negative", "positive")
+
+    def __post_init__(self):
+        if self.sign == "raw":
+            raise ValueError("Shares of relevance have no sign: got sign='raw', expected abs, positive or negative.")
+        super().__post_init__()
+
+
 def relevance(maps: Maps, sign: str) -> Array:
     """Relevance ``[B, H, W]`` under a sign policy, at least float32; NaN for a map that is zero or not finite."""
     checks.rank("maps", maps, 3)
@@ -47,22 +71,18 @@ def peak(values: Array) -> Array:
 
 
 def amounts(maps: Maps, sign: str) -> Array:
-    """Scaled relevance without sign: ``[B, H, W]`` in [0, 1] with maximum 1. ValueError for sign='raw'."""
-    if sign == "raw":
-        raise ValueError("Shares of relevance need a sign policy: got sign='raw', expected abs, positive or negative.")
+    """Scaled relevance without sign: ``[B, H, W]`` in [0, 1] with maximum 1; ``sign`` is one of ``Shares.signs``."""
     values = relevance(maps, sign)
     return values / peak(values)
 
 
 @spec
-class Gini:
+class Gini(Shares):
     """Gini index of the relevance: 0 for a constant map, 1 - 1/n for a single pixel out of n."""
 
     title: ClassVar[str] = "Gini index"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-
-    sign: str = "abs"
 
 
 def gini(maps: Maps, spec: Gini | None = None) -> Array:
@@ -80,7 +100,7 @@ def gini(maps: Maps, spec: Gini | None = None) -> Array:
 
 
 @spec
-class Entropy:
+class Entropy(Shares):
     """Shannon entropy of the relevance as a distribution over pixels: 1 for a constant map, 0 for a single pixel."""
 
     title: ClassVar[str] = "Entropy"

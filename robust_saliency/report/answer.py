@@ -21,6 +21,7 @@ TITLES = {
     "worse": "Worse",
     "mixed": "The seeds disagree",
     "unclear": "No clear difference",
+    "too few": "Too few images to say",
     "not measured": "Not measured with every seed",
 }
 
@@ -65,19 +66,34 @@ def answers(study: Study, comparison: Comparison) -> list[Answer]:
 
 
 def not_learnt(study: Study, comparison: Comparison) -> list[str]:
-    """A sentence for each run that classifies no better than always naming the most frequent class."""
+    """A sentence for each run that is clearly better neither than naming the most frequent class nor than guessing.
+
+    The second is judged by the balanced accuracy, the mean over classes: a network trained on balanced classes may
+    name the most frequent one too rarely and still tell all apart.
+    """
     counts = np.bincount(study.first.scores.labels)
-    chance = counts.max() / counts.sum()
+    frequent, guess = counts.max() / counts.sum(), 1 / np.count_nonzero(counts)
     sentences = []
     for label in study.labels:
         clean = comparison[label]["accuracy", "correct"].mean
-        if clean.low <= chance:
+        balanced, error = _balanced_accuracy(study, label)
+        if clean.low <= frequent and balanced - 1.96 * error <= guess:
             sentences.append(
                 f"{label} has not learnt to tell the classes apart: its clean accuracy {numbers.plain(clean.mean)} is "
-                f"not clearly above {numbers.plain(chance)}, that of always naming the most frequent class. Its maps "
-                "explain guesses."
+                f"not clearly above {numbers.plain(frequent)}, that of always naming the most frequent class, nor its "
+                f"balanced accuracy {numbers.plain(balanced)} above {numbers.plain(guess)}. Its maps explain guesses."
             )
     return sentences
+
+
+def _balanced_accuracy(study: Study, run: str) -> tuple[float, float]:
+    """The mean over classes of their accuracies, all seeds together, and its binomial standard error."""
+    scores = [one.scores for one in study.of(run)]
+    labels = np.concatenate([each.labels for each in scores])
+    correct = np.concatenate([each.values[:, each.columns.index(("accuracy", "correct"))] for each in scores])
+    shares = [correct[labels == label] for label in np.unique(labels)]
+    variance = [share.mean() * (1 - share.mean()) / len(share) for share in shares]
+    return float(np.mean([share.mean() for share in shares])), float(np.sqrt(np.sum(variance)) / len(shares))
 
 
 def _answer(study: Study, comparison: Comparison, label: str) -> Answer:

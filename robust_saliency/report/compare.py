@@ -59,7 +59,9 @@ def _compare_run(study: Study, runs: list[Run], scores: dict, p_values: bool) ->
             difference.column(j),
             {seed: by.column(j) for seed, by in difference_by_seed.items()},
             statistics.difference_counts(
-                [by.mean[j] for by in difference_by_seed.values()], (difference.low[j], difference.high[j])
+                [by.mean[j] for by in difference_by_seed.values()],
+                (difference.low[j], difference.high[j]),
+                int(difference.num_groups[j]),
             ),
             float(tested[j]),
         )

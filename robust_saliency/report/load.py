@@ -103,6 +103,7 @@ def read_study(directory: str | Path) -> Study:
                 f"{directory}: {run.label} seed {run.seed} was evaluated with other attacks, methods or metrics than "
                 f"{runs[0].label} seed {runs[0].seed}; evaluate both with the same config."
             )
+        _check_alike(directory, runs[0], run)
     labels = list(dict.fromkeys(run.label for run in runs))
     reference = about.get("reference") or labels[0]
     if reference not in labels:
@@ -116,6 +117,20 @@ def read_study(directory: str | Path) -> Study:
         seconds=about.get("seconds"),
         runs=runs,
     )
+
+
+def _check_alike(directory: Path, first: Run, run: Run) -> None:
+    """Raises ValueError where two runs were not measured in the same way, so that their scores cannot be compared."""
+    for key in ("split", "explained", "images", "attacks", "methods", "metrics"):
+        one, other = first.summary.get(key), run.summary.get(key)
+        if one != other:
+            if isinstance(one, dict) and isinstance(other, dict):
+                name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
+                key, one, other = f"{key} {name!r}", one.get(name), other.get(name)
+            raise ValueError(
+                f"{directory}: {run.label} seed {run.seed} was evaluated otherwise than {first.label} seed "
+                f"{first.seed} ({key}: {other} instead of {one}); evaluate both with the same config."
+            )
 
 
 def _single_run(directory: Path) -> Study:

@@ -43,12 +43,19 @@ def made_with(study: Study) -> list[tuple[str, str]]:
     for run in study.runs:
         step, seconds = run.summary.get("checkpoint_step"), run.summary.get("seconds")
         text = f"checkpoint of step {step}" if step is not None else ""
-        trained = run.training.get("seconds")
-        text += f", trained in {numbers.duration(trained)}" if trained is not None else ""
+        text += _training_time(run.training)
         text += f", evaluated in {numbers.duration(seconds)}" if seconds is not None else ""
         facts.append((f"{run.label}, seed {run.seed}", text.lstrip(", ")))
     facts += [(f"Not measured: {metric}", why) for metric, why in summary.get("not_measured", {}).items()]
     return [(name, text) for name, text in facts if text]
+
+
+def _training_time(training: Mapping[str, Any]) -> str:
+    if not training:
+        return ""
+    timed, steps = training["timed_steps"], training["steps"]
+    which = "" if timed == steps else f"the last {timed} of {steps} steps "
+    return f", {which}trained in {numbers.duration(training['seconds'])}"
 
 
 def undefined_table(study: Study) -> Table:

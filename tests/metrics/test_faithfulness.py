@@ -246,7 +246,7 @@ def test_mistakes_are_named():
         call(order="more")
     with pytest.raises(ValueError, match=r"Unknown score 'logits'. Did you mean 'logit'"):
         call(score="logits")
-    with pytest.raises(ValueError, match="got points=1, expected 2 or more"):
+    with pytest.raises(ValueError, match="points must be at least 2, got 1"):
         call(points=1)
     with pytest.raises(ValueError, match=r"Maps must be \(1, 4, 4\) for images \(1, 4, 4, 2\), got \(1, 2, 2\)"):
         call(maps=np.ones((1, 2, 2), np.float32))

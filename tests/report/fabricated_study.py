@@ -100,7 +100,6 @@ def write_run(directory, label, seed, attacks, classes, channels, masks, num_exa
             name: {"title": title, "direction": direction, "low": 0, "high": 1, "description": description}
             for name, (title, direction, description) in metrics.items()
         },
-        "counted_nan": {"pointing": 1},
     }  # fmt: skip
     (evaluation / "summary.json").write_text(json.dumps(summary))
     labels = np.random.default_rng(0).integers(len(classes), size=num_examples)

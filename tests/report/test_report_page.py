@@ -160,6 +160,23 @@ def test_a_damaged_file_is_named_in_one_sentence(copy, name, damage, message):
     assert (copy / "report.html").read_text() == "the old report"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("split", "train", "(split: train instead of test)"),
+        ("explained", "predicted", "(explained: predicted instead of None)"),
+        ("attacks", {"linf 4/255": "PGD-20, linf, epsilon 1/255", "L2 0.5": "PGD-20, L2, epsilon 0.5"},
+         "(attacks 'linf 4/255': PGD-20, linf, epsilon 1/255 instead of"),
+    ],
+)  # fmt: skip
+def test_runs_that_were_measured_otherwise_are_not_compared(copy, key, value, message):
+    path = copy / "seed0" / "linf" / "evaluation" / "summary.json"
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {key: value}))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        report(copy)
+
+
 def test_other_mistakes_are_named(copy, tmp_path):
     with pytest.raises(ValueError, match="is no directory"):
         report(tmp_path / "nowhere")

@@ -298,4 +298,17 @@ def test_a_network_that_guesses_is_named(study, tmp_path):
     assert notices[0] == []
     assert len(notices[1]) == 1 and notices[1][0].startswith("l2 has not learnt")
     assert f"its clean accuracy {share:.3f} is not clearly above {share:.3f}" in notices[1][0]
+    assert "balanced accuracy 0.333 above 0.333" in notices[1][0]
     assert notices[1][0] in report(copy).read_text()
+
+
+def test_a_balanced_network_on_unbalanced_images_is_not_taken_for_one_that_guesses(study, tmp_path):
+    copy = shutil.copytree(study, tmp_path / "copy")
+    for path in copy.rglob("examples.csv"):
+        examples = pd.read_csv(path)
+        examples["label"] = np.where(examples["id"] < 72, 0, 1 + examples["id"] % 2)
+        examples["correct"] = np.where(examples["label"] == 0, examples["id"] % 10 < 7, 1).astype(int)
+        examples.to_csv(path, index=False)
+    found = load.read_study(copy)
+    assert found.first.scores.values[:, 0].mean() < 0.8, "naming class 0 always is right in 0.8"
+    assert answer.not_learnt(found, compare(found)) == []
