@@ -29,13 +29,15 @@ def default() -> ConfigDict:
 def attack(**changes) -> ConfigDict:
     """An attack and its threat model."""
     config = ConfigDict()
-    config.name = "pgd"  # pgd, fgsm, or 'package.module:name'
+    config.name = "pgd"  # pgd, fgsm, apgd, or 'package.module:name'
     config.norm = "linf"  # linf, l2 or l1
     config.epsilon = 4 / 255  # radius in pixels, which lie in [0, 1]
     config.projection = "exact"  # exact, or scale_then_clip as in published L2 recipes
     config.num_steps = 7
     config.step_size = placeholder(float)  # pixels; or else
     config.relative_step_size = placeholder(float)  # times epsilon; default 2.5 / num_steps
+    config.schedule = "constant"  # of the step size: constant, linear or cosine
+    config.momentum = placeholder(float)  # 1 = MI-FGSM
     config.sparsity = 0.01  # l1: share of values that a step changes
     config.start = "uniform"  # uniform, sphere, gaussian or none
     config.start_scale = 0.001  # deviation of the gaussian start

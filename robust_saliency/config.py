@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, saliency, schedules
@@ -12,6 +12,15 @@ from robust_saliency.data import DataSpec
 
 SPLITS = ("test", "train", "validation")
 EXPLAINED = ("predicted", "true")
+# Labels that results use themselves: blind maps, arrays of explanations, columns that say which row this is.
+RESERVED = {
+    "attacks": (),
+    "maps": (
+        "centre_gaussian", "evidence_mask", "file", "image", "lesion_mask", "prediction", "probabilities", "random",
+        "sobel",
+    ),
+    "metrics": ("group", "id", "label", "method"),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +67,8 @@ class Evaluation:
     def __post_init__(self):
         checks.one_of("evaluation.split", self.split, SPLITS)
         checks.one_of("evaluation.explained", self.explained, EXPLAINED)
+        if not self.step.isdecimal():
+            checks.one_of("evaluation.step", self.step, ("best", "last"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +130,7 @@ def parse(config: Mapping) -> Experiment:
     plain = to_plain(config)
     for name in plain:
         known_field("config", name, SECTIONS)
-    section = {name: plain.get(name) or {} for name in SECTIONS}
+    section = {name: _section(plain, name, "config") for name in SECTIONS - {"title", "description", "seed"}}
     data = build(DataSpec, section["data"], "config.data")
     model = choose("model", models.MODELS, section["model"], "config.model")
     objective = choose("objective", objectives.OBJECTIVES, section["objective"], "config.objective")
@@ -137,6 +148,13 @@ def parse(config: Mapping) -> Experiment:
         init_from=build(InitFrom, section["init_from"], "config.init_from"),
         benchmark=_benchmark(section["benchmark"]),
     )
+
+
+def _section(holder: Mapping, name: str, where: str) -> Mapping:
+    section = holder.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{where}.{name} must be a section, got {section!r}.")
+    return section
 
 
 def to_plain(config: Any) -> Any:
@@ -161,14 +179,17 @@ def _evaluation(section: Mapping) -> Evaluation:
     def methods(name, kind, registry):
         return tuple(
             (label, choose(kind, registry, entry, f"config.evaluation.{name}.{label}"))
-            for label, entry in sorted((section.get(name) or {}).items())
+            for label, entry in sorted(_section(section, name, "config.evaluation").items())
             if entry is not None
         )
+
+    for name in RESERVED:
+        check_labels(_section(section, name, "config.evaluation"), f"config.evaluation.{name}", RESERVED[name])
 
     plain = {name: value for name, value in section.items() if name not in ("attacks", "maps", "metrics")}
     parsed = dataclasses.replace(
         build(Evaluation, plain, "config.evaluation"),
-        attacks=methods("attacks", "attack", attacks.ATTACKS),
+        attacks=methods("attacks", "attack", attacks.ATTACKS | attacks.DECISIONS),
         maps=methods("maps", "saliency method", saliency.SALIENCY),
         metrics=methods("metrics", "metric", metrics.METRICS),
     )
@@ -184,6 +205,15 @@ def _evaluation(section: Mapping) -> Evaluation:
     if len(points) > 1:
         raise ValueError(f"config.evaluation.metrics: curves need one common number of points, got {sorted(points)}.")
     return parsed
+
+
+def check_labels(labels: Iterable[str], where: str, reserved: Iterable[str] = ()) -> None:
+    """Raises ValueError for a label that stands for something else in a result, or that is no name of a file."""
+    for label in labels:
+        if label in reserved:
+            raise ValueError(f"{where}: the label {label!r} is taken; these are: {', '.join(sorted(reserved))}.")
+        if not label or label.startswith(".") or set(label) & set("/\\"):
+            raise ValueError(f"{where}: a label must not be empty, start with a dot or hold a slash, got {label!r}.")
 
 
 def _check_metric(method: Method, where: str) -> None:

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from robust_saliency import data as data_lib
-from robust_saliency import descriptions, environment, initialise, metrics, records, sharding, workdirs
+from robust_saliency import descriptions, environment, initialise, metrics, records, sharding, survivors, workdirs
+from robust_saliency.attacks import stages
 from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
 from robust_saliency.data import splits
@@ -18,6 +19,8 @@ from robust_saliency.randomness import per_example_keys
 
 # Steps of an iterated attack that are compiled as one program and called again for a longer attack.
 STEPS_A_CHUNK = 5
+# Fields of config.data that decide which images are evaluated, and how they look.
+SHOWN = (*data_lib.MEMBERSHIP, "num_test", "num_validation", "num_train", "image_size", "channels", "planted")
 
 
 def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
@@ -33,6 +36,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         classifier, variables, described, step = initialise.load_described(workdir, settings.step)
         data = data or data_lib.load(experiment.data)
         _check_fits(described, data)
+        _check_unseen(described["config"]["data"], experiment.plain["data"])
         split = getattr(data, settings.split)
         indices = _chosen(len(split), settings.num_examples)
         mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
@@ -41,25 +45,53 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         results = _Results(pictures=_picture_ids(split, indices, settings.num_pictures))
         variables = sharding.put_replicated(variables, mesh)
         batches = data_lib.eval_batches(split, batch_size=settings.batch_size, indices=indices)
-        name = f"{os.path.basename(os.path.abspath(workdir))} evaluated"
-        with Progress(name, -(-len(indices) // settings.batch_size), 0, settings.batch_size) as progress:
+        name = os.path.basename(os.path.abspath(workdir))
+        staged = _staged(settings, len(data.class_names))
+        for label, plan in staged.items():
+            results.robust[label] = survivors.attack(
+                classifier.logits_fn,
+                variables,
+                split.gather,
+                indices,
+                plan,
+                key=_key(label),
+                mesh=mesh,
+                batch_size=settings.batch_size,
+                title=f"{name}, {label}",
+                path=os.path.join(workdir, "attacks", f"{label}.npz"),
+                identity=experiment.plain["data"],
+            ).robust
+        with Progress(f"{name} evaluated", -(-len(indices) // settings.batch_size), 0, settings.batch_size) as progress:
             for rows in batches:
                 batch = sharding.put_batch(rows, mesh)
-                results.add(rows, _measured(programs, settings, variables, batch))
+                results.add(rows, _measured(programs, settings, staged, variables, batch))
                 progress.update()
         summary = _summary(experiment, data, step, len(indices), masks) | {"seconds": time.monotonic() - began}
         return results.write(workdir, summary)
 
 
-def _measured(programs: Programs, settings, variables: dict, batch: dict) -> dict:
+def _staged(settings, classes: int) -> dict:
+    """The attacks that run on all examples before anything else is measured: their stages by label."""
+    plans = {label: stages.stages(method.spec, classes) for label, method in settings.attacks}
+    return {label: plan for label, plan in plans.items() if plan}
+
+
+def _measured(programs: Programs, settings, staged, variables: dict, batch: dict) -> dict:
     """All that is measured on one batch, as host arrays: 'example', 'maps', 'metrics/<method>', 'curves/<method>'."""
     float_batch = programs.to_float(batch)
     example = dict(programs.predict(variables, float_batch))
     for label, method in settings.attacks:
         keys = per_example_keys(_key(label), batch["id"])
-        images = _attacked(programs, label, method, variables, keys, float_batch)
-        withstood = programs.correct(variables, images, batch["label"])
+        if label in programs.attacks:
+            images = _attacked(programs, label, method, variables, keys, float_batch)
+            withstood = programs.correct(variables, images, batch["label"])
+        elif label not in staged:
+            withstood = ~programs.decisions[label](variables, keys, float_batch)
+        else:
+            continue
         example[f"robust:{label}"] = example["correct"] * withstood
+    true = settings.explained == "true"
+    float_batch["explained"] = batch["label"] if true else example["prediction"].astype(batch["label"].dtype)
     maps = {}
     for label, _ in settings.maps:
         maps[label] = programs.maps[label](variables, per_example_keys(_key(label), batch["id"]), float_batch)
@@ -90,6 +122,7 @@ class _Results:
         self._curves: dict[str, list] = {}
         self._shown: list[dict] = []
         self._fractions: dict[str, np.ndarray] = {}
+        self.robust: dict[str, np.ndarray] = {}
 
     def add(self, rows: dict, results: dict) -> None:
         valid = rows["valid"]
@@ -121,14 +154,9 @@ class _Results:
 
     def write(self, workdir: str, summary: dict) -> str:
         examples = _joined(self._examples)
+        examples |= {f"robust:{label}": robust.astype(np.float32) for label, robust in self.robust.items()}
         maps = _joined([_joined(parts) for parts in self._measured.values()])
         curves = {name: np.concatenate(parts) for name, parts in self._curves.items()}
-        summary["counted_nan"] = {
-            f"{label}/{name}": int(np.isnan(values).sum())
-            for label, parts in self._measured.items()
-            for name, values in _joined(parts).items()
-            if name not in ("id", "label", "group", "method") and np.isnan(values).any()
-        }
         folder = os.path.join(workdir, "evaluation")
         # A folder with a summary is a finished evaluation: the old one goes first, the new one comes last.
         records.remove(os.path.join(folder, "summary.json"))
@@ -164,6 +192,7 @@ def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_example
         "class_names": list(data.class_names),
         "data": data.description,
         "data_config": experiment.plain.get("data"),
+        "images": {name: experiment.plain["data"].get(name) for name in SHOWN},
         "checkpoint_step": step,
         "explained": settings.explained,
         "evaluation": plain,
@@ -202,6 +231,20 @@ def _picture_ids(split, indices: np.ndarray, wanted: int) -> set[int]:
 def _mask_names(split) -> tuple[str, ...]:
     fields = split.gather(np.arange(1))
     return tuple(name.removesuffix("_mask") for name in ("lesion_mask", "evidence_mask") if name in fields)
+
+
+def _check_unseen(trained: dict, now: dict) -> None:
+    """Raises ValueError where the images evaluated may have been trained on, since they are split otherwise now."""
+    if trained.get("name") != now.get("name"):
+        return
+    fields = [name for name in data_lib.MEMBERSHIP if name != "test_split" or not now.get(name)]
+    changed = [name for name in fields if trained.get(name) != now.get(name)]
+    if changed:
+        listed = ", ".join(f"data.{name} {trained.get(name)!r} -> {now.get(name)!r}" for name in changed)
+        raise ValueError(
+            f"The run was trained on other splits of {now.get('name')} ({listed}): images that it was trained on "
+            "would be among those evaluated. Undo the change, or train again."
+        )
 
 
 def _check_fits(described: dict, data: data_lib.Data) -> None:

@@ -15,12 +15,16 @@ CURVES = {metrics.Deletion: metrics.deletion_curve, metrics.Insertion: metrics.i
 
 
 class Programs(NamedTuple):
-    """Jitted functions of (variables, ...); attacks and maps by label."""
+    """Jitted functions of (variables, ...); attacks, decisions and maps by label.
+
+    attacks: of maximisers, on cross-entropy; decisions: of decision attacks that have no stages.
+    """
 
     to_float: Callable
     predict: Callable
     correct: Callable
     attacks: dict
+    decisions: dict
     maps: dict
     blind: Callable
     measure: Callable
@@ -45,8 +49,15 @@ def make_programs(classifier: models.Classifier, settings: Evaluation, masks: tu
         to_float=jax.jit(data_lib.to_float),
         predict=jax.jit(predict),
         correct=jax.jit(correct),
-        attacks={label: _attack_programs(classifier, method) for label, method in settings.attacks},
-        maps={label: jax.jit(_map_program(classifier, method, settings)) for label, method in settings.maps},
+        attacks={
+            label: _attack_programs(classifier, method) for label, method in settings.attacks if not is_decision(method)
+        },
+        decisions={
+            label: jax.jit(_decision_program(classifier, method))
+            for label, method in settings.attacks
+            if is_decision(method)
+        },
+        maps={label: jax.jit(_map_program(classifier, method)) for label, method in settings.maps},
         blind=jax.jit(functools.partial(_blind_maps, masks)),
         measure=jax.jit(_measure_program(classifier, settings, masks)),
     )
@@ -78,13 +89,22 @@ def _attack_programs(classifier: models.Classifier, method: Method) -> tuple:
     return jax.jit(start), jax.jit(advance, static_argnums=3), jax.jit(finish), None
 
 
-def _map_program(classifier: models.Classifier, method: Method, settings: Evaluation) -> Callable:
-    def explain(variables, keys, batch):
+def is_decision(method: Method) -> bool:
+    """Whether an attack says itself who is fooled; the others maximise a loss."""
+    return any(type(method.spec) is Spec for Spec, _ in attacks.DECISIONS.values())
+
+
+def _decision_program(classifier: models.Classifier, method: Method) -> Callable:
+    def fooled(variables, keys, batch):
         logits_fn = classifier.logits_fn(variables)
-        labels = batch["label"]
-        if settings.explained == "predicted":
-            labels = jnp.argmax(logits_fn(batch["image"]), axis=-1).astype(labels.dtype)
-        return method.function(logits_fn, keys, batch["image"], labels, method.spec)
+        return method.function(logits_fn, keys, batch["image"], batch["label"], method.spec).success
+
+    return fooled
+
+
+def _map_program(classifier: models.Classifier, method: Method) -> Callable:
+    def explain(variables, keys, batch):
+        return method.function(classifier.logits_fn(variables), keys, batch["image"], batch["explained"], method.spec)
 
     return explain
 
@@ -97,7 +117,7 @@ def _measure_program(classifier: models.Classifier, settings: Evaluation, masks:
             "logits_fn": classifier.logits_fn(variables),
             "key": keys,
             "images": batch["image"],
-            "labels": batch["label"],
+            "labels": batch["explained"],
             "maps": maps,
             "masks": _masks_of(batch, masks),
         }

@@ -42,7 +42,7 @@ def l1_threshold(delta: Array, room: Array, epsilon: Array) -> Array:
     def spent(t):
         return total(jnp.clip(size - t, 0, room))
 
-    return _bisect(spent, lambda spent: spent <= epsilon, like=size)[0]
+    return bisect(spent, lambda spent: spent <= epsilon, like=size)[0]
 
 
 def largest(values: Array, k: Array) -> Array:
@@ -60,10 +60,10 @@ def largest(values: Array, k: Array) -> Array:
     def few(above):
         return jnp.sum(above, axis=(1, 2, 3), keepdims=True) < k
 
-    return _bisect(above, few, like=values)[1]
+    return bisect(above, few, like=values)[1]
 
 
-def _bisect(measure: Callable[[Array], Array], holds: Callable[[Array], Array], like: Array) -> tuple[Array, Array]:
+def bisect(measure: Callable[[Array], Array], holds: Callable[[Array], Array], like: Array) -> tuple[Array, Array]:
     """The least float t >= 0 at which ``holds(measure(t))``, ``[B, 1, 1, 1]``, and ``measure`` just below it.
 
     ``holds`` must be false before t and true from there on. Where it is true at 0, nothing lies below, and all of the

@@ -77,7 +77,7 @@ def project(images: Images, origin: Images, threat: Threat) -> Images:
     epsilon = radius(threat, origin)
     free = _free(threat, origin)
     if threat.norm == "linf":
-        room = epsilon * free
+        room = jnp.where(free > 0, epsilon * free, 0)  # an infinite epsilon times a mask of 0 is NaN
         return jnp.clip(images, jnp.maximum(origin - room, low), jnp.minimum(origin + room, high))
     delta = (images - origin) * free
     if threat.projection == "scale_then_clip":

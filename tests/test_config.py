@@ -11,7 +11,18 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from robust_saliency import attacks, config, config_fields, metrics, models, objectives, saliency, schedules, types
+from robust_saliency import (
+    attacks,
+    config,
+    config_fields,
+    descriptions,
+    metrics,
+    models,
+    objectives,
+    saliency,
+    schedules,
+    types,
+)
 from robust_saliency.threat import Threat
 
 CONFIGS = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py") if path.stem != "__init__")
@@ -113,6 +124,15 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
         ({"objective": {"name": ":x"}}, r"config.objective.name: ':x' cannot be imported"),
         ({"evaluation": {"maps": {"gradient": {"channels": "none"}}}}, r"maps.gradient.channels is 'none'"),
         ({"train": {"validate_every": 2, "checkpoint_every": 3}}, r"one must be a multiple of the other"),
+        ({"mesh": 3}, r"config.mesh must be a section, got 3"),
+        ({"schedules": [1]}, r"config.schedules must be a section, got \[1\]"),
+        ({"evaluation": {"attacks": [1]}}, r"config.evaluation.attacks must be a section, got \[1\]"),
+        ({"evaluation": {"step": "bset"}}, r"Unknown evaluation.step 'bset'. Did you mean 'best'"),
+        ({"evaluation": {"metrics": {"gini": {"sign": "absolute"}}}}, r"metrics.gini: Unknown sign 'absolute'"),
+        ({"evaluation": {"metrics": {"gini": {"sign": "raw"}}}}, r"metrics.gini: Shares of relevance.*got sign='raw'"),
+        ({"evaluation": {"metrics": {"deletion": {"order": "mrof"}}}}, r"Unknown order 'mrof'. Did you mean 'morf'"),
+        ({"evaluation": {"metrics": {"deletion": {"score": "prob"}}}}, r"Unknown score 'prob'"),
+        ({"evaluation": {"metrics": {"pointing_game": {"tolerance": -1}}}}, r"tolerance must be at least 0, got -1"),
         ({"evaluation": {"split": "tests"}}, r"config.evaluation: Unknown evaluation.split 'tests'.*'test'"),
     ],
 )
@@ -130,6 +150,23 @@ def test_merge_refuses_a_field_that_is_not_there():
 def test_curves_share_their_points():
     with pytest.raises(ValueError, match=r"one common number of points, got \[5, 11\]"):
         parsed(evaluation={"metrics": {"deletion": {"name": "deletion_auc", "points": 5}}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "message"),
+    [
+        ("maps", "random", "the label 'random' is taken"),
+        ("maps", "a/b", "must not be empty, start with a dot or hold a slash, got 'a/b'"),
+        ("metrics", "group", "the label 'group' is taken"),
+        ("attacks", "..", "start with a dot"),
+    ],
+)
+def test_a_label_that_results_use_themselves_is_refused(kind, label, message):
+    plain = config.to_plain(common.default())
+    methods = plain["evaluation"][kind]
+    methods[label] = next(iter(methods.values()))
+    with pytest.raises(ValueError, match=message):
+        config.parse(plain)
 
 
 @types.spec
@@ -169,6 +206,28 @@ def test_a_users_own_metric_that_an_evaluation_cannot_use_is_told_before_anythin
                 parsed(evaluation={"metrics": {"gini": {"name": name}}})
         finally:
             metrics.METRICS.pop(name, None)
+
+
+@types.spec
+class Shove:
+    """Its fields are named like others' and mean something else: ``size`` is a share, there are no steps."""
+
+    threat: Threat = Threat()
+    step_size: float = 0.1
+    size: float = 1.0
+    sparsity: float = 0.5
+
+
+OWN_FIELDS = (Shove, lambda loss_fn, key, images, spec: images)
+
+
+def test_a_users_own_fields_mean_what_the_user_says():
+    name = f"{__name__}:OWN_FIELDS"
+    section = {"name": name, "size": 0.5, "epsilon": 0.25}
+    method = config_fields.choose("attack", dict(attacks.ATTACKS), section, "config.evaluation.attacks.own")
+    assert (method.spec.size, method.spec.step_size) == (0.5, 2.5 * 0.25)
+    said = descriptions.sentence(method)
+    assert "size 0.5" in said and "sparsity 0.5" in said
 
 
 @types.spec

@@ -17,6 +17,7 @@ from robust_saliency.threat import Threat
 
 REGISTRIES = {
     "attack": attacks.ATTACKS,
+    "decision": attacks.DECISIONS,
     "metric": metrics.METRICS,
     "objective": objectives.OBJECTIVES,
     "saliency": saliency.SALIENCY,
@@ -28,6 +29,18 @@ ATTACK_ROWS = {
     "apgd": {"num_steps": 40, "unroll": False, "start": "none"},
     "fgsm": {},
     "pgd": {"step_size": 0.05, "num_steps": 4, "unroll": False, "start": "none"},
+}
+
+_SHORT = attacks.PGD(num_steps=3, step_size=0.05, start="none", unroll=False)
+# name -> the fields of a spec that is quick.
+DECISION_ROWS = {
+    "autoattack": {"num_steps": 4, "num_queries": 10, "num_targets": 2},
+    "carlini_wagner": {"num_steps": 20, "num_searches": 3, "learning_rate": 0.05},
+    "deepfool": {"num_steps": 4},
+    "fab": {"num_steps": 4},
+    "square": {"num_steps": 30},
+    "targeted": {"attack": _SHORT, "num_targets": 2},
+    "untargeted": {"attack": _SHORT},
 }
 
 SHAPE = (4, 3, 5, 2)
@@ -195,6 +208,63 @@ def test_the_pieces_of_an_iterated_attack_make_the_whole(name, images, weights):
 def test_attacks_run_names_the_choices(images, key):
     with pytest.raises(ValueError, match=r"No attack has the spec Threat\. Choices: .*fgsm.*pgd"):
         attacks.run(lambda x: x, key, images, Threat())
+
+
+# Decisions
+
+
+def test_every_decision_has_a_row():
+    assert set(DECISION_ROWS) == set(attacks.DECISIONS)
+
+
+@pytest.fixture(scope="module", params=DECISION_ROWS)
+def decide(request):
+    """``(ids, images, epsilon, mask) -> AttackResult`` on a linear network of four classes, compiled once in all."""
+    Spec, function = attacks.DECISIONS[request.param]
+    fields = DECISION_ROWS[request.param]
+    class_weights = np.random.default_rng(5).normal(size=(*SHAPE[1:], 4)).astype(np.float32)
+
+    def logits_fn(images):
+        return jnp.tensordot(images - 0.5, class_weights, 3)
+
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def run(ids, images, epsilon, mask):
+        model = Threat(norm="l2", epsilon=epsilon, mask=mask)
+        if "attack" in fields:
+            spec = Spec(**{**fields, "attack": dataclasses.replace(fields["attack"], threat=model)})
+        else:
+            spec = Spec(**fields, threat=model)
+        labels = jnp.argmax(logits_fn(images), -1).astype(jnp.int32)
+        keys = randomness.per_example_keys(jax.random.key(0), ids)
+        result = function(logits_fn, keys, images, labels, spec)
+        return result, losses.margin(logits_fn(result.images), labels)
+
+    return run
+
+
+def test_a_decision_stays_in_the_threat_model_and_says_the_truth(decide, rng):
+    images = rng.choice([0.0, 0.4, 0.6, 1.0], SHAPE).astype(np.float32)
+    mask = rng.integers(0, 2, (4, 3, 5, 1)).astype(np.float32)
+    epsilon = np.array([0.0, 0.1, 0.8, 9.0], np.float32)
+    result, margin = decide(np.arange(4), images, epsilon, mask)
+    found = np.asarray(result.images)
+    assert found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1
+    np.testing.assert_array_equal(found[0], images[0])
+    fixed = np.broadcast_to(mask == 0, SHAPE)
+    np.testing.assert_array_equal(found[fixed], images[fixed])
+    size = np.sqrt(np.sum((found - images) ** 2, (1, 2, 3)))
+    assert (size <= epsilon + 1e-5).all()
+    np.testing.assert_allclose(result.distance, size, atol=1e-5)
+    np.testing.assert_allclose(result.margin, margin, atol=1e-5)
+    np.testing.assert_array_equal(result.success, np.asarray(result.margin) >= 0)
+    assert (np.asarray(result.forwards) > 0).all()
+    # Neither the order of the examples nor another epsilon compiles or changes anything.
+    order = np.array([2, 0, 3, 3])
+    again, _ = decide(order, images[order], epsilon[order], mask[order])
+    np.testing.assert_array_equal(again.images, found[order])
 
 
 OBJECTIVE_ROWS = {

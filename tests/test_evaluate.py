@@ -47,6 +47,38 @@ def test_rows_agree_with_the_pure_functions(run):
     np.testing.assert_allclose(gradient["evidence_mass"], evidence, rtol=1e-4)
 
 
+def test_the_predicted_class_is_explained_and_measured_alike(run, tmp_path):
+    """Deletion and insertion follow the class that the map explains, on images that are classified wrongly too."""
+    workdir, _ = run
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    experiment = tiny.experiment(evaluation={"explained": "predicted"})
+    evaluate.evaluate(experiment, str(copy))
+    examples, maps = tables(copy)
+    assert (examples["prediction"] != examples["label"]).sum() >= 3
+    classifier, variables, _ = initialise.load(str(copy))
+    split = data.load(experiment.data).test
+    batch = data.to_float(split.gather(np.arange(len(split))))
+    logits_fn = classifier.logits_fn(variables)
+    predicted = np.argmax(logits_fn(batch["image"]), -1).astype(np.int32)
+    spec = dict(experiment.evaluation.maps)["gradient"].spec
+    gradient = saliency.gradient(logits_fn, jax.random.key(0), batch["image"], predicted, spec)
+    deletion = dict(experiment.evaluation.metrics)["deletion"]
+    keys = per_example_keys(evaluate._key("metrics"), batch["id"])
+    expected = deletion.function(logits_fn, keys, batch["image"], predicted, gradient, deletion.spec)
+    of_true = deletion.function(logits_fn, keys, batch["image"], batch["label"], gradient, deletion.spec)
+    found = maps[maps["method"] == "gradient"]["deletion"]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert np.abs(np.asarray(expected) - np.asarray(of_true)).max() > 0.01
+
+
+def test_images_that_may_have_been_trained_on_are_not_evaluated(run):
+    workdir, _ = run
+    before = (workdir / "evaluation" / "summary.json").read_bytes()
+    with pytest.raises(ValueError, match=r"trained on other splits of planted_lesions \(data.seed 0 -> 1\)"):
+        evaluate.evaluate(tiny.experiment(data={"seed": 1}), str(workdir))
+    assert (workdir / "evaluation" / "summary.json").read_bytes() == before
+
+
 def test_every_example_has_a_row_for_every_method_and_floor(run):
     workdir, experiment = run
     examples, maps = tables(workdir)

@@ -12,7 +12,7 @@ PACKAGE = "robust_saliency"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
 FLOOR = {"types", "checks", "randomness"}
-MIDDLE = {"projections", "threat", "losses", "baselines", "schedules"}
+MIDDLE = {"projections", "threat", "losses", "baselines", "schedules", "ensembles"}
 SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
 PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives"}
 EDGES = {
@@ -41,12 +41,13 @@ MAY_IMPORT = {
     "config_fields": PURE | {"models"},
     "config_file": {"config_fields"},
     "config": PURE | EDGES | {"config_fields"},
-    "descriptions": {"config_fields"},
+    "descriptions": PURE | {"config_fields"},
     "initialise": PURE | EDGES | {"config", "config_fields"},
     "train_step": BUILD,
     "evaluate_programs": BUILD,
     "train": BUILD | {"train_step"},
-    "evaluate": BUILD | {"evaluate_programs", "descriptions"},
+    "survivors": FLOOR | {"losses", "attacks", "data", "sharding", "records", "progress"},
+    "evaluate": BUILD | {"evaluate_programs", "descriptions", "survivors"},
     "benchmark": BUILD,
     "explain": BUILD | {"report"},
     "study": BUILD | {"train", "evaluate", "benchmark", "report"},

@@ -104,3 +104,13 @@ def test_float64_in_float64_out():
             result = project(origin + 1e-3, origin, Threat(norm=norm, epsilon=1e-10))
             assert result.dtype == jnp.float64
             np.testing.assert_allclose(threat.distance(result, origin, Threat(norm=norm)), 1e-10, rtol=1e-5)
+
+
+def test_an_infinite_epsilon_keeps_only_box_and_mask(rng):
+    origin = rng.uniform(0, 1, (2, 3, 2, 1)).astype(np.float32)
+    images = (origin + rng.normal(size=origin.shape)).astype(np.float32)
+    mask = rng.integers(0, 2, (1, 3, 2, 1)).astype(np.float32)
+    for norm in ("l1", "l2", "linf"):
+        model = Threat(norm=norm, epsilon=float("inf"), mask=jnp.asarray(mask))
+        expected = np.where(mask > 0, np.clip(images, 0, 1), origin)
+        np.testing.assert_allclose(project(images, origin, model), expected, atol=1e-6)

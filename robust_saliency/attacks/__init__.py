@@ -4,14 +4,25 @@ And decisions: ``decide(logits_fn, key, images, labels, spec) -> AttackResult``,
 """
 
 from robust_saliency.attacks.apgd import APGD, apgd
+from robust_saliency.attacks.autoattack import AutoAttack, autoattack
+from robust_saliency.attacks.carlini_wagner import CarliniWagner, carlini_wagner
 from robust_saliency.attacks.decisions import Targeted, Untargeted, targeted, untargeted
+from robust_saliency.attacks.deepfool import DeepFool, deepfool
+from robust_saliency.attacks.ensemble import EnsembleOptimisation, ensemble_optimisation
+from robust_saliency.attacks.fab import FAB, fab
 from robust_saliency.attacks.fgsm import FGSM, fgsm
 from robust_saliency.attacks.iterated import Iterated
 from robust_saliency.attacks.pgd import PGD, pgd
 from robust_saliency.attacks.registry import ATTACKS, iterated, run
 from robust_saliency.attacks.result import AttackResult
+from robust_saliency.attacks.square import Square, square
 
 DECISIONS = {
+    "autoattack": (AutoAttack, autoattack),
+    "carlini_wagner": (CarliniWagner, carlini_wagner),
+    "deepfool": (DeepFool, deepfool),
+    "fab": (FAB, fab),
+    "square": (Square, square),
     "targeted": (Targeted, targeted),
     "untargeted": (Untargeted, untargeted),
 }
@@ -20,17 +31,29 @@ __all__ = [
     "APGD",
     "ATTACKS",
     "DECISIONS",
+    "FAB",
     "FGSM",
     "PGD",
     "AttackResult",
+    "AutoAttack",
+    "CarliniWagner",
+    "DeepFool",
+    "EnsembleOptimisation",
     "Iterated",
+    "Square",
     "Targeted",
     "Untargeted",
     "apgd",
+    "autoattack",
+    "carlini_wagner",
+    "deepfool",
+    "ensemble_optimisation",
+    "fab",
     "fgsm",
     "iterated",
     "pgd",
     "run",
+    "square",
     "targeted",
     "untargeted",
 ]

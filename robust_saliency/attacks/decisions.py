@@ -4,6 +4,8 @@ APGD-CE is ``Untargeted(attack=APGD(...), loss="cross_entropy")``, APGD-DLR the 
 ``Targeted(attack=APGD(...))``; with ``PGD`` in the place of ``APGD`` they are plain and targeted PGD.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -13,6 +15,7 @@ from robust_saliency.attacks.fgsm import FGSM
 from robust_saliency.attacks.pgd import PGD, clean
 from robust_saliency.attacks.registry import run
 from robust_saliency.attacks.result import AttackResult, judge
+from robust_saliency.attacks.targets import likeliest_wrong, num_classes
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, spec
 
 _TARGETED_LOSSES = {"dlr": losses.targeted_dlr, "margin": losses.targeted_margin}
@@ -49,19 +52,17 @@ class Targeted:
 
 def untargeted(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec: Untargeted) -> AttackResult:
     """The attack away from ``labels``."""
-    num_classes = _num_classes(logits_fn, images)
-    loss = losses.LOSSES["margin" if spec.loss == "dlr" and num_classes < 3 else spec.loss]
-    tries = run(lambda x: loss(logits_fn(x), labels), key, images, spec.attack)
+    loss = loss_of(spec, num_classes(logits_fn, images))
+    tries = run(lambda x: loss(logits_fn(x), labels, None), key, images, spec.attack)
     return judge(logits_fn, tries, clean(images, spec.attack.threat), labels, spec.attack.threat, *spec.attack.passes)
 
 
 def targeted(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec: Targeted) -> AttackResult:
     """The attack towards the likeliest wrong classes of the clean images, all at once: the batch times the targets."""
-    num_classes = _num_classes(logits_fn, images)
-    loss = _TARGETED_LOSSES["margin" if num_classes < 4 else spec.loss]
-    num_targets = min(spec.num_targets, num_classes - 1)
+    classes = num_classes(logits_fn, images)
+    loss, num_targets = loss_of(spec, classes), min(spec.num_targets, classes - 1)
     origin = clean(images, spec.attack.threat)
-    targets = _likeliest_wrong(logits_fn(origin), labels, num_targets)
+    targets = likeliest_wrong(logits_fn(origin), labels, num_targets)
 
     def towards(key: Key, goal: Labels) -> tuple[Images, Array]:
         tries = run(lambda x: loss(logits_fn(x), labels, goal), key, images, spec.attack)
@@ -75,11 +76,9 @@ def targeted(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec
     return judge(logits_fn, best, origin, labels, spec.attack.threat, forwards, num_targets * backwards)
 
 
-def _num_classes(logits_fn: LogitsFn, images: Images) -> int:
-    return jax.eval_shape(logits_fn, images).shape[-1]
-
-
-def _likeliest_wrong(logits: Array, labels: Labels, count: int) -> Array:
-    """The ``count`` classes of largest logit but the label's, ``[B, count]``."""
-    is_label = labels[:, None] == jnp.arange(logits.shape[-1])[None]
-    return jax.lax.top_k(jnp.where(is_label, -jnp.inf, logits), count)[1].astype(labels.dtype)
+def loss_of(spec: Untargeted | Targeted, classes: int) -> Callable[[Array, Labels, Labels | None], Array]:
+    """``loss(logits, labels, targets) -> [B]`` that the maximiser of ``spec`` raises for a network of ``classes``."""
+    if isinstance(spec, Targeted):
+        return _TARGETED_LOSSES["margin" if classes < 4 else spec.loss]
+    loss = losses.LOSSES["margin" if spec.loss == "dlr" and classes < 3 else spec.loss]
+    return lambda logits, labels, targets: loss(logits, labels)
