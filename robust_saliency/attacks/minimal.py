@@ -1,0 +1,68 @@
+"""The smallest epsilon that fools each example: the whole curve of robust accuracy from one bisection."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robust_saliency.attacks.result import AttackResult
+from robust_saliency.types import Array, Images, Scalar
+
+
+class Bracket(NamedTuple):
+    """``low <= smallest epsilon <= high``, ``[B]`` each, as far as the attack can tell.
+
+    high is the norm of an adversary, 0 for an example that is wrong without one, infinite where the highest epsilon
+    fooled nobody; low is the largest epsilon at which the attack failed, so only as good as the attack. images: that
+    adversary, or the strongest try at the highest epsilon.
+    """
+
+    low: Array
+    high: Array
+    images: Images
+
+
+def minimal_epsilon(attack: Callable[[Array], AttackResult], highest: Scalar, batch: int, num_searches: int) -> Bracket:
+    """Bisects epsilon in ``[0, highest]`` for each of ``batch`` examples with ``attack(epsilon [B])``.
+
+    The width of a bracket is at most ``highest / 2^num_searches``: an adversary closer than epsilon narrows it further.
+    """
+    bracket = begun(attack(jnp.full((batch,), highest, jnp.float32)), highest)
+
+    def search(_, bracket: Bracket) -> Bracket:
+        epsilon = middle(bracket, highest)
+        return narrowed(bracket, attack(epsilon), epsilon)
+
+    return jax.lax.fori_loop(0, num_searches, search, bracket)
+
+
+def begun(result: AttackResult, highest: Scalar) -> Bracket:
+    """The bracket after an attack with the highest epsilon."""
+    distance = result.distance
+    return Bracket(
+        low=jnp.where(result.success, 0, highest).astype(distance.dtype),
+        high=jnp.where(result.success, distance, jnp.inf),
+        images=result.images,
+    )
+
+
+def middle(bracket: Bracket, highest: Scalar) -> Array:
+    """The epsilon to try next."""
+    return (bracket.low + jnp.minimum(bracket.high, highest)) / 2
+
+
+def narrowed(bracket: Bracket, result: AttackResult, epsilon: Array) -> Bracket:
+    """The bracket after an attack with ``epsilon``; an example that the highest did not fool keeps its own."""
+    open_ = jnp.isfinite(bracket.high)
+    closer = open_ & result.success & (result.distance < bracket.high)
+    return Bracket(
+        low=jnp.where(open_ & ~result.success, jnp.maximum(bracket.low, epsilon), bracket.low),
+        high=jnp.where(closer, result.distance, bracket.high),
+        images=jnp.where(closer[:, None, None, None], result.images, bracket.images),
+    )
+
+
+def robust_share(high: Array, epsilons: Array) -> Array:
+    """Share of examples that no adversary within each of ``epsilons [E]`` was found for, ``[E]``."""
+    return jnp.mean(high[None, :] > jnp.asarray(epsilons)[:, None], axis=1)
