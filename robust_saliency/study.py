@@ -16,15 +16,15 @@ def study(plain: Mapping, workdir: str) -> str:
     and overrides laid over the rest of the config. A run lies in ``workdir/seed<s>/<label>``, so that a run may start
     from its sibling with ``init_from.workdir = '../<label>'``. What is finished is not done again.
     """
+    experiments = parse(plain)
     with workdirs.Workdir(workdir):
-        _run_all(plain, workdir)
+        _run_all(plain, experiments, workdir)
         return report_lib.report(workdir)
 
 
-def _run_all(plain: Mapping, workdir: str) -> None:
+def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
     began = time.monotonic()
     settings = plain["study"]
-    experiments = parse(plain)
     workdirs.claim(workdir, dict(plain), ignore=("study.seeds", "description", "title", "evaluation"))
     runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
             for (label, seed, directory, text), _ in experiments]  # fmt: skip

@@ -136,7 +136,8 @@ class _Work:
                 if len(free):
                     row_of[free], queue = queue[: len(free)], queue[len(free) :]
                     done[free] = 0
-                    state = self._refilled(program, state, stage, row_of, free)
+                    key = jax.random.fold_in(self.key, number)
+                    state = self._refilled(program, state, stage, key, row_of, free)
                     found.forwards[row_of[free]] += 1
                 state = program.advance(self.variables, state, steps)
                 images, margin = program.look(self.variables, state)
@@ -161,12 +162,12 @@ class _Work:
         found.fooled_by[rows[margin >= 0]] = number
         found.stages_done[rows] = number + 1
 
-    def _refilled(self, program: "_Programs", state, stage: stages.Stage, row_of: np.ndarray, free: np.ndarray):
+    def _refilled(self, program, state, stage: stages.Stage, key: Key, row_of: np.ndarray, free: np.ndarray):
         """``state`` with the examples ``row_of[free]`` at their start in the rows ``free``."""
         batch = self._put(row_of[free], free)
         fresh = np.zeros(self.batch_size, bool)
         fresh[free] = True
-        keys = per_example_keys(self.key, batch["id"])
+        keys = per_example_keys(key, batch["id"])
         new = program.start(self.variables, keys, batch["image"], batch["label"], np.int32(stage.rank))
         if state is None:
             return new

@@ -128,15 +128,16 @@ MISTAKES = {
 
 
 def test_every_mistake_is_one_message_and_exit_status_2(tmp_path):
-    new = str(tmp_path / "new")
+    places = {name: str(tmp_path / name) for name in MISTAKES}
     running = {
-        name: tiny.launch(*(word.replace("{new}", new) for word in words)) for name, (words, _) in MISTAKES.items()
+        name: tiny.launch(*(word.replace("{new}", places[name]) for word in words))
+        for name, (words, _) in MISTAKES.items()
     }
     for name, (_, message) in MISTAKES.items():
         status, _, err = finished(running[name])
         assert status == 2, f"{name}: {err}"
         assert "Traceback" not in err, f"{name}: {err}"
-        assert message.replace("{new}", new) in err, f"{name}: {err}"
+        assert message.replace("{new}", places[name]) in err, f"{name}: {err}"
         assert len(err.strip().splitlines()) <= 2, f"{name}: {err}"
 
 
