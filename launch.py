@@ -15,7 +15,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-MODES = ("benchmark", "evaluate", "explain", "report", "study", "train")
+MODES = ("benchmark", "evaluate", "explain", "report", "robustness", "study", "train")
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or study; made if it is not there.")
 _MODE = flags.DEFINE_string(
@@ -70,6 +70,10 @@ def _run(mode: str, plain: dict, workdir: str):
         from robust_saliency import evaluate
 
         return evaluate.evaluate(experiment, workdir)
+    if mode == "robustness":
+        from robust_saliency import robustness
+
+        return robustness.robustness(experiment, workdir)
     if mode == "explain":
         from robust_saliency import explain
 

@@ -23,6 +23,7 @@ def default() -> ConfigDict:
     config.evaluation = _evaluation()
     config.study = _study()
     config.benchmark = _benchmark()
+    config.robustness = _robustness()
     return config
 
 
@@ -295,6 +296,22 @@ def _study() -> ConfigDict:
     config.runs = ()  # each made by run(); in the order of work
     config.reference = "standard"  # label of the run that the others are compared with
     config.seeds = 1  # one seed is no claim; three are a start
+    return config
+
+
+def _robustness() -> ConfigDict:
+    config = ConfigDict()
+    config.norm = "linf"  # linf, l2 or l1
+    config.epsilon = 4 / 255
+    config.projection = "exact"
+    config.version = "standard"  # of AutoAttack: standard, or fast (without FAB and Square)
+    config.num_steps = 100  # of APGD and FAB
+    config.num_queries = 5000  # of Square
+    config.num_targets = 9  # wrong classes aimed at
+    config.curve_steps = 20  # of APGD at each epsilon of the curve
+    config.num_searches = 10  # epsilons tried for each example
+    config.num_examples = 256  # of the test split; 0 = all
+    config.batch_size = 128
     return config
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, saliency, schedules
+from robust_saliency.attacks.autoattack import VERSIONS
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
 from robust_saliency.data import DataSpec
+from robust_saliency.threat import Threat
 
 SPLITS = ("test", "train", "validation")
 EXPLAINED = ("predicted", "true")
@@ -102,6 +104,28 @@ class Benchmark:
     attack: Any = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """How a robustness report attacks: on the test split, within ``threat``.
+
+    version, num_steps, num_queries, num_targets: see :class:`robust_saliency.attacks.AutoAttack`. curve_steps: of APGD
+    at each of the ``num_searches`` epsilons that the smallest one is searched with.
+    """
+
+    threat: Threat = dataclasses.field(default_factory=Threat)
+    version: str = "standard"
+    num_steps: int = 100
+    num_queries: int = 5000
+    num_targets: int = 9
+    curve_steps: int = 20
+    num_searches: int = 10
+    num_examples: int = 256
+    batch_size: int = 128
+
+    def __post_init__(self):
+        checks.one_of("robustness.version", self.version, VERSIONS)
+
+
 class Experiment(NamedTuple):
     """A parsed config. ``plain`` is what config.json holds."""
 
@@ -117,11 +141,12 @@ class Experiment(NamedTuple):
     evaluation: Evaluation
     init_from: InitFrom
     benchmark: Benchmark
+    robustness: Robustness
 
 
 SECTIONS = {
     "title", "description", "seed", "mesh", "data", "model", "objective", "schedules", "optimizer", "train",
-    "evaluation", "init_from", "study", "benchmark",
+    "evaluation", "init_from", "study", "benchmark", "robustness",
 }  # fmt: skip
 
 
@@ -147,6 +172,7 @@ def parse(config: Mapping) -> Experiment:
         evaluation=_evaluation(section["evaluation"]),
         init_from=build(InitFrom, section["init_from"], "config.init_from"),
         benchmark=_benchmark(section["benchmark"]),
+        robustness=build(Robustness, section["robustness"], "config.robustness"),
     )
 
 

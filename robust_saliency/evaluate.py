@@ -12,7 +12,6 @@ from robust_saliency import descriptions, environment, initialise, metrics, reco
 from robust_saliency.attacks import stages
 from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
-from robust_saliency.data import splits
 from robust_saliency.evaluate_programs import Programs, blind_kinds, make_programs, usable_metrics
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import per_example_keys
@@ -36,9 +35,9 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         classifier, variables, described, step = initialise.load_described(workdir, settings.step)
         data = data or data_lib.load(experiment.data)
         _check_fits(described, data)
-        _check_unseen(described["config"]["data"], experiment.plain["data"])
+        data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
         split = getattr(data, settings.split)
-        indices = _chosen(len(split), settings.num_examples)
+        indices = data_lib.choose(len(split), settings.num_examples)
         mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
         masks = _mask_names(split)
         programs = make_programs(classifier, settings, masks)
@@ -211,13 +210,6 @@ def _key(purpose: str):
     return jax.random.key(zlib.crc32(purpose.encode()))
 
 
-def _chosen(size: int, wanted: int) -> np.ndarray:
-    """Indices of the evaluated examples: all, or a seeded random choice, in order."""
-    if not wanted or wanted >= size:
-        return np.arange(size)
-    return np.sort(splits.permutation(size, 0)[:wanted])
-
-
 def _picture_ids(split, indices: np.ndarray, wanted: int) -> set[int]:
     """Ids of the examples shown: the classes in turn, in the order of the split."""
     labels = split.labels[indices]
@@ -231,20 +223,6 @@ def _picture_ids(split, indices: np.ndarray, wanted: int) -> set[int]:
 def _mask_names(split) -> tuple[str, ...]:
     fields = split.gather(np.arange(1))
     return tuple(name.removesuffix("_mask") for name in ("lesion_mask", "evidence_mask") if name in fields)
-
-
-def _check_unseen(trained: dict, now: dict) -> None:
-    """Raises ValueError where the images evaluated may have been trained on, since they are split otherwise now."""
-    if trained.get("name") != now.get("name"):
-        return
-    fields = [name for name in data_lib.MEMBERSHIP if name != "test_split" or not now.get(name)]
-    changed = [name for name in fields if trained.get(name) != now.get(name)]
-    if changed:
-        listed = ", ".join(f"data.{name} {trained.get(name)!r} -> {now.get(name)!r}" for name in changed)
-        raise ValueError(
-            f"The run was trained on other splits of {now.get('name')} ({listed}): images that it was trained on "
-            "would be among those evaluated. Undo the change, or train again."
-        )
 
 
 def _check_fits(described: dict, data: data_lib.Data) -> None:

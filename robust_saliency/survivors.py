@@ -26,7 +26,7 @@ from robust_saliency.types import Array, Images, Key, Labels, LogitsFn
 
 STEPS_AT_ONCE = 10  # at most, between two looks at who is fooled
 _SECONDS_BETWEEN_SAVES = 30.0
-_BEFORE, _NEVER = -1, -2
+BEFORE, NEVER = -1, -2
 
 
 class Found(NamedTuple):
@@ -47,7 +47,7 @@ class Found(NamedTuple):
 
     @property
     def robust(self) -> np.ndarray:
-        return self.fooled_by == _NEVER
+        return self.fooled_by == NEVER
 
 
 def attack(
@@ -113,7 +113,7 @@ class _Work:
         ones = np.ones(len(margin), np.int32)
         return Found(
             stages_done=0 * ones,
-            fooled_by=np.where(margin >= 0, _BEFORE, _NEVER).astype(np.int32),
+            fooled_by=np.where(margin >= 0, BEFORE, NEVER).astype(np.int32),
             images=images,
             margin=margin,
             forwards=ones,

@@ -21,7 +21,7 @@ from robust_saliency.train_step import (
 )
 
 # Sections in which a workdir's config may differ from the one that goes on with it: training does not read them.
-FREE_SECTIONS = ("benchmark", "description", "evaluation", "study", "title")
+FREE_SECTIONS = ("benchmark", "description", "evaluation", "robustness", "study", "title")
 
 
 class Diverged(ValueError):

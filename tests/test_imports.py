@@ -47,6 +47,10 @@ MAY_IMPORT = {
     "evaluate_programs": BUILD,
     "train": BUILD | {"train_step"},
     "survivors": FLOOR | {"losses", "attacks", "data", "sharding", "records", "progress"},
+    "robustness_checks": set(),
+    "robustness_programs": BUILD,
+    "robustness_facts": BUILD | {"robustness_checks", "robustness_programs", "survivors"},
+    "robustness": BUILD | {"robustness_checks", "robustness_facts", "survivors", "report"},
     "evaluate": BUILD | {"evaluate_programs", "descriptions", "survivors"},
     "benchmark": BUILD,
     "explain": BUILD | {"report"},
@@ -69,6 +73,7 @@ OUTSIDE_IN_PURE = ("jax", "numpy", "chex", "optax.losses")
 ONLY = {
     "statistics": {"numpy", "scipy"},
     "records": {"numpy"},
+    "robustness_checks": {"numpy"},
     "csv_columns": {"numpy"},
     "report": {"numpy", "matplotlib", "jinja2", "PIL"},
 }

@@ -15,8 +15,8 @@ from robust_saliency.data.batches import (
 )
 from robust_saliency.data.images import load_images
 from robust_saliency.data.planted_lesions import PlantedLesions
-from robust_saliency.data.sources import MEMBERSHIP, Data, DataSpec, load
-from robust_saliency.data.splits import LazySplit, MemorySplit, Split
+from robust_saliency.data.sources import MEMBERSHIP, Data, DataSpec, check_unseen, load
+from robust_saliency.data.splits import LazySplit, MemorySplit, Split, choose
 
 __all__ = [
     "MEMBERSHIP",
@@ -31,6 +31,8 @@ __all__ = [
     "Split",
     "TrainBatches",
     "augment",
+    "check_unseen",
+    "choose",
     "epoch_order",
     "eval_batches",
     "load",

@@ -1,7 +1,8 @@
 """From a ``DataSpec`` to the three splits of a data set, wherever it comes from."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -246,3 +247,17 @@ def _data(spec: DataSpec, splits, class_names, image_shape, concept_names, origi
     )
     return Data(**splits, class_names=class_names, image_shape=image_shape, concept_names=tuple(concept_names),
                 description=description)  # fmt: skip
+
+
+def check_unseen(trained: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises ValueError where images of the section ``now`` may have been trained on: ``trained`` split otherwise."""
+    if trained.get("name") != now.get("name"):
+        return
+    fields = [name for name in MEMBERSHIP if name != "test_split" or not now.get(name)]
+    changed = [name for name in fields if trained.get(name) != now.get(name)]
+    if changed:
+        listed = ", ".join(f"data.{name} {trained.get(name)!r} -> {now.get(name)!r}" for name in changed)
+        raise ValueError(
+            f"The run was trained on other splits of {now.get('name')} ({listed}): images that it was trained on "
+            "would be among those evaluated. Undo the change, or train again."
+        )

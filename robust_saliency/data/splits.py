@@ -7,6 +7,13 @@ import numpy as np
 from robust_saliency import checks
 
 
+def choose(size: int, wanted: int) -> np.ndarray:
+    """Indices of the examples evaluated: all, or a seeded random choice of ``wanted``, in order."""
+    if not wanted or wanted >= size:
+        return np.arange(size)
+    return np.sort(permutation(size, 0)[:wanted])
+
+
 def permutation(num: int, *seeds: int) -> np.ndarray:
     """A permutation int64 ``[num]`` from ``seeds`` (integers >= 0).
 

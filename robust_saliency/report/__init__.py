@@ -8,7 +8,7 @@ there too, since both would write its manifest.
 from pathlib import Path
 
 from robust_saliency import records
-from robust_saliency.report import explanations, load, markdown_tables, page
+from robust_saliency.report import explanations, load, markdown_tables, page, robustness
 
 
 def report(directory: str | Path) -> Path:
@@ -24,6 +24,13 @@ def report(directory: str | Path) -> Path:
 def markdown(directory: str | Path) -> str:
     """The answer, the accuracy table and one table a map method as Markdown."""
     return markdown_tables.render(load.read_study(directory))
+
+
+def robustness_page(folder: str | Path) -> Path:
+    """Writes ``robustness.html`` from the robustness.json and examples.csv of ``folder`` and returns its path."""
+    path = Path(folder) / "robustness.html"
+    records.write_atomic(path, robustness.render(folder))
+    return path
 
 
 def explanations_page(folder: str | Path) -> Path:

@@ -57,6 +57,26 @@ def training_figure(study: Study) -> Picture | None:
     return Picture("training", _png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
 
 
+def robustness_curve(smallest: np.ndarray, epsilon: float, norm: str) -> Picture:
+    """Share of images whose smallest epsilon is larger, against epsilon, with Wilson's 95 % band."""
+    finite = smallest[np.isfinite(smallest)]
+    last = max(2 * epsilon, float(np.quantile(finite, 0.98)) if len(finite) else 0.0)
+    x = np.linspace(0, last, 200)
+    left = np.array([int((smallest > at).sum()) for at in x])
+    band = np.array([statistics.wilson_interval(count, len(smallest)) for count in left])
+    figure, (panel,) = _figure(1)
+    figure.set_size_inches(6.2, 3.1)
+    figure.subplots_adjust(0.1, 0.16, 0.98, 0.95)
+    panel.plot(x, left / len(smallest), color="#0072b2", linewidth=1.8)
+    panel.fill_between(x, band[:, 0], band[:, 1], color="#0072b2", alpha=0.18, linewidth=0)
+    panel.axvline(epsilon, color="#5b636d", linestyle="--", linewidth=1)
+    panel.set_ylim(0, 1)
+    panel.set_xlim(0, last)
+    panel.set_xlabel(f"epsilon ({norm}); dashed: the threat of this report")
+    panel.set_ylabel("robust accuracy")
+    return Picture("robustness", _png(figure), f"Robust accuracy over epsilon, {norm}, up to {numbers.plain(last)}")
+
+
 def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:
     figure, panels = _figure(len(names))
     colours, areas = run_colours(study.labels), []

@@ -51,7 +51,7 @@ def test_brackets_hold_the_closed_form_and_are_as_narrow_as_promised(norm, highe
     found = search(logits_fn, images, labels, norm, highest)
     low, high = np.asarray(found.low), np.asarray(found.high)
     fooled = best < highest
-    assert 3 < fooled.sum() and np.isfinite(high).tolist() == fooled.tolist()
+    assert fooled.sum() > 3 and np.isfinite(high).tolist() == fooled.tolist()
     assert (low[fooled] <= best[fooled] * 1.001 + 1e-6).all() and (high[fooled] >= best[fooled] * 0.999 - 1e-6).all()
     assert (high - low)[fooled].max() <= highest / 2**10 * 1.01 + 1e-6
     assert (high[fooled] <= 1.05 * best[fooled] + highest / 2**10).all()

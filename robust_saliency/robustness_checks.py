@@ -1,0 +1,185 @@
+"""The checklist of a robustness report (Carlini et al. 2019, 1902.06705, section 5): each a sentence, pass or fail.
+
+A failed check does not say that a network is not robust, but that these attacks cannot tell.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+SLACK = 0.02  # of accuracy: what an attack may lag behind a weaker one by chance
+FEW = 0.01  # of examples
+LARGEST_LOGITS = 100.0  # logit units between the largest and the smallest: cross-entropy in float32 is 0 beyond
+PLATEAU = 0.05  # of the loss: what the last fifth of the steps may still add
+
+
+class Facts(NamedTuple):
+    """What was measured, one entry an example ``[N]``; ``robust``: by attack, 'clean', 'noise' and 'all' among them.
+
+    smallest_epsilon: 0 where wrong before, infinite where no epsilon fooled it. fooled_once, fooled_twice: by one
+    attack at epsilon, and at twice epsilon.
+    """
+
+    robust: dict[str, np.ndarray]
+    smallest_epsilon: np.ndarray
+    epsilon: float
+    fooled_once: np.ndarray
+    fooled_twice: np.ndarray
+    gradient_is_zero: np.ndarray
+    gradient_is_broken: np.ndarray
+    loss_is_zero: np.ndarray
+    logit_scale: np.ndarray
+    looks_like_probabilities: np.ndarray
+    is_random: np.ndarray
+    loss_after_10: np.ndarray
+    loss_after_40: np.ndarray
+    loss_after_50: np.ndarray
+
+
+class Check(NamedTuple):
+    """``sentence`` says what was found, and what it means where it did not pass."""
+
+    name: str
+    passed: bool
+    sentence: str
+
+
+def checklist(facts: Facts) -> list[Check]:
+    """All checks, in the order in which they are read."""
+    return [check(facts) for check in CHECKS]
+
+
+def accuracy(facts: Facts, name: str) -> float:
+    """Share of examples that withstand an attack; 'clean' and 'noise' are names too."""
+    return float(facts.robust[name].mean())
+
+
+def reaches_zero(facts: Facts) -> Check:
+    left = float(np.mean(np.isinf(facts.smallest_epsilon)))
+    return _check(
+        "large epsilon fools everybody", left == 0,
+        f"with an epsilon as large as the box {left:.3f} of the examples withstand",
+        "some image of the box belongs to another class, so the attack fails for want of a gradient",
+    )  # fmt: skip
+
+
+def larger_balls_fool_more(facts: Facts) -> Check:
+    lost = float(np.mean(facts.fooled_once & ~facts.fooled_twice))
+    return _check(
+        "a larger epsilon fools no fewer", lost <= SLACK,
+        f"of the examples {float(facts.fooled_once.mean()):.3f} are fooled at epsilon, "
+        f"{float(facts.fooled_twice.mean()):.3f} at twice epsilon; {lost:.3f} at the smaller one alone",
+        "what fools at epsilon lies in the larger ball too, so the attack loses its way",
+    )  # fmt: skip
+
+
+def white_box_beats_noise(facts: Facts) -> Check:
+    noise, pgd = accuracy(facts, "noise"), accuracy(facts, "pgd-50")
+    return _check(
+        "gradients beat noise", pgd <= noise, f"accuracy under PGD-50 {pgd:.3f}, under random noise {noise:.3f}",
+        "the gradient points nowhere",
+    )  # fmt: skip
+
+
+def white_box_beats_black_box(facts: Facts) -> Check:
+    white, black = accuracy(facts, "apgd-ce"), accuracy(facts, "square")
+    alone = float(np.mean(facts.robust["apgd-ce"] & ~facts.robust["square"]))
+    return _check(
+        "gradients beat queries", white <= black and alone <= SLACK,
+        f"accuracy under APGD {white:.3f}, under Square {black:.3f}; {alone:.3f} of the examples fall to Square alone",
+        "an attack without gradients finds what gradients hide",
+    )  # fmt: skip
+
+
+def losses_agree(facts: Facts) -> Check:
+    entropy, ratio = accuracy(facts, "apgd-ce"), accuracy(facts, "apgd-dlr")
+    return _check(
+        "the loss does not matter", entropy <= ratio + 2 * SLACK,
+        f"accuracy under APGD on cross-entropy {entropy:.3f}, on the scale-free DLR loss {ratio:.3f}",
+        "cross-entropy is saturated: its gradient vanishes",
+    )  # fmt: skip
+
+
+def more_steps_help(facts: Facts) -> Check:
+    few, many = accuracy(facts, "pgd-10"), accuracy(facts, "pgd-50")
+    return _check(
+        "more steps are no worse", many <= few + SLACK, f"accuracy under PGD-10 {few:.3f}, under PGD-50 {many:.3f}",
+        "the steps lead nowhere",
+    )  # fmt: skip
+
+
+def restarts_gain_little(facts: Facts) -> Check:
+    once = accuracy(facts, "pgd-50")
+    several = min(accuracy(facts, name) for name in facts.robust if name.startswith("pgd-50"))
+    return _check(
+        "restarts gain little", once - several <= 2.5 * SLACK,
+        f"accuracy under PGD-50 {once:.3f}, the worst of several starts {several:.3f}",
+        "the loss is so rough that the start decides; take more restarts",
+    )  # fmt: skip
+
+
+def gradients_exist(facts: Facts) -> Check:
+    zero, broken = float(facts.gradient_is_zero.mean()), float(facts.gradient_is_broken.mean())
+    return _check(
+        "gradients are there", zero <= FEW and broken == 0,
+        f"the gradient of cross-entropy is zero for {zero:.3f} of the examples, NaN or infinite for {broken:.3f}",
+        "attacks on cross-entropy cannot start from there",
+    )  # fmt: skip
+
+
+def loss_is_not_saturated(facts: Facts) -> Check:
+    zero, scale = float(facts.loss_is_zero.mean()), float(np.median(facts.logit_scale))
+    return _check(
+        "logits are of a usual size", zero <= FEW and scale <= LARGEST_LOGITS,
+        f"the logits of an example spread over {scale:.3g} (median), and cross-entropy is exactly 0 for {zero:.3f}",
+        "float32 rounds the loss, and with it its gradient, to 0; scale the logits or attack the margin",
+    )  # fmt: skip
+
+
+def attack_has_converged(facts: Facts) -> Check:
+    losses = facts.loss_after_10, facts.loss_after_40, facts.loss_after_50
+    early, late, last = (float(np.mean(loss)) for loss in losses)
+    gain = (last - late) / max(last, 1e-12)
+    return _check(
+        "the attack has converged", gain <= PLATEAU,
+        f"the loss is {early:.3g} after 10 steps, {late:.3g} after 40, {last:.3g} after 50",
+        "it still rises: more steps would find more",
+    )  # fmt: skip
+
+
+def outputs_are_logits(facts: Facts) -> Check:
+    share = float(facts.looks_like_probabilities.mean())
+    return _check(
+        "outputs are logits", share <= FEW,
+        f"{share:.3f} of the outputs are not negative and sum to 1",
+        "they look like probabilities: losses take a softmax of their own",
+    )  # fmt: skip
+
+
+def network_is_deterministic(facts: Facts) -> Check:
+    share = float(facts.is_random.mean())
+    return _check(
+        "the network is deterministic", share == 0, f"{share:.3f} of the outputs differ when computed twice",
+        "attack the expectation over its randomness",
+    )  # fmt: skip
+
+
+CHECKS = (
+    reaches_zero,
+    larger_balls_fool_more,
+    white_box_beats_noise,
+    white_box_beats_black_box,
+    losses_agree,
+    more_steps_help,
+    restarts_gain_little,
+    gradients_exist,
+    loss_is_not_saturated,
+    attack_has_converged,
+    outputs_are_logits,
+    network_is_deterministic,
+)
+
+
+def _check(name: str, passed: bool, found: str, meaning: str) -> Check:
+    sentence = f"{found[0].upper()}{found[1:]}."
+    return Check(name, bool(passed), sentence if passed else f"{sentence[:-1]}: {meaning}.")

@@ -1,0 +1,144 @@
+"""What a robustness report rests on: the adversaries run on one network, and what the checklist asks of it."""
+
+import os
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from robust_saliency import attacks, models, sharding, survivors
+from robust_saliency import data as data_lib
+from robust_saliency.attacks import minimal, stages
+from robust_saliency.config import Robustness
+from robust_saliency.progress import Progress
+from robust_saliency.randomness import per_example_keys
+from robust_saliency.robustness_checks import Facts
+from robust_saliency.robustness_programs import Programs, make_programs
+from robust_saliency.types import Array, Key
+
+NUM_RESTARTS = 5
+
+
+class Subject(NamedTuple):
+    """A network, the examples ``indices`` of ``split``, and where to compute and to keep what is known.
+
+    identity: says what the split is, see :func:`robust_saliency.survivors.attack`; folder: '' keeps nothing.
+    """
+
+    classifier: models.Classifier
+    variables: Any
+    split: data_lib.Split
+    indices: np.ndarray
+    num_classes: int
+    mesh: Mesh
+    folder: str = ""
+    identity: Any = None
+
+
+def measure(subject: Subject, settings: Robustness) -> tuple[dict[str, survivors.Found], Facts]:
+    """Runs every adversary; what each of them found, by name, and the facts that the checklist judges."""
+    found = {
+        name: _attacked(subject, settings, name, plan) for name, plan in plans(settings, subject.num_classes).items()
+    }
+    columns = _columns(subject, settings)
+    clean = found["autoattack"].fooled_by != survivors.BEFORE
+    robust = {"clean": clean, "noise": clean & ~columns.pop("noise")}
+    robust |= {name: each.robust for name, each in found.items()}
+    robust["all"] = np.all(list(robust.values()), axis=0)
+    # What any adversary fooled within epsilon, the search may have lost sight of on its way down.
+    found_so_far = np.where(robust["all"], np.inf, np.where(clean, settings.threat.epsilon, 0.0))
+    columns["smallest_epsilon"] = np.minimum(columns["smallest_epsilon"], found_so_far)
+    return found, Facts(robust=robust, epsilon=float(settings.threat.epsilon), **columns)
+
+
+def plans(settings: Robustness, num_classes: int) -> dict[str, tuple[stages.Stage, ...]]:
+    """The stages of every adversary, by name."""
+    model = settings.threat
+    apgd = attacks.APGD(threat=model, num_steps=settings.num_steps)
+    cascade = attacks.AutoAttack(
+        threat=model,
+        version=settings.version,
+        num_steps=settings.num_steps,
+        num_queries=settings.num_queries,
+        num_targets=settings.num_targets,
+        unroll=True,
+    )
+
+    def plan(spec: Any) -> tuple[stages.Stage, ...]:
+        return stages.stages(spec, num_classes)
+
+    def pgd(num_steps: int) -> attacks.Untargeted:
+        step_size = 2.5 / num_steps * model.epsilon
+        return attacks.Untargeted(attack=attacks.PGD(threat=model, num_steps=num_steps, step_size=step_size))
+
+    return {
+        "pgd-10": plan(pgd(10)),
+        "pgd-50": plan(pgd(50)),
+        f"pgd-50 x {NUM_RESTARTS}": plan(pgd(50)) * NUM_RESTARTS,
+        "apgd-ce": plan(attacks.Untargeted(attack=apgd)),
+        "apgd-dlr": plan(attacks.Untargeted(attack=apgd, loss="dlr")),
+        "square": plan(attacks.Square(threat=model, num_steps=settings.num_queries)),
+        "autoattack": plan(cascade),
+    }
+
+
+def _attacked(subject: Subject, settings: Robustness, name: str, plan: tuple[stages.Stage, ...]) -> survivors.Found:
+    return survivors.attack(
+        subject.classifier.logits_fn,
+        subject.variables,
+        subject.split.gather,
+        subject.indices,
+        plan,
+        key=_key(name),
+        mesh=subject.mesh,
+        batch_size=settings.batch_size,
+        title=name,
+        path=os.path.join(subject.folder, f"{name.replace(' ', '_')}.npz") if subject.folder else "",
+        identity=subject.identity,
+    )
+
+
+def _columns(subject: Subject, settings: Robustness) -> dict[str, np.ndarray]:
+    """Noise, smallest epsilons, and what the checklist asks of gradients, losses and logits; one entry an example."""
+    size, rows = settings.batch_size, []
+    programs = make_programs(subject.classifier, settings)
+    batches = data_lib.eval_batches(subject.split, batch_size=size, indices=subject.indices)
+    with Progress("noise and smallest epsilons", -(-len(subject.indices) // size), 0, size) as progress:
+        for held in batches:
+            batch = sharding.put_batch({name: held[name] for name in ("image", "label", "id")}, subject.mesh)
+            keys = per_example_keys(_key("smallest epsilon"), batch["id"])
+            values = programs.facts(subject.variables, keys, batch)
+            values |= _at_epsilons(programs, subject.variables, keys, batch, settings)
+            rows.append({name: value[held["valid"]] for name, value in jax.device_get(values).items()})
+            progress.update()
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def _at_epsilons(programs: Programs, variables: Any, keys: Key, batch: dict, settings: Robustness) -> dict[str, Array]:
+    """Who is fooled at epsilon and at twice epsilon, and the smallest epsilon found: one program for all of them."""
+
+    def attacked(epsilon: Array) -> attacks.AttackResult:
+        return programs.attacked(variables, keys, batch, epsilon)
+
+    ones = jnp.ones(len(batch["label"]), jnp.float32)
+    once, twice = (attacked(factor * settings.threat.epsilon * ones).success for factor in (1, 2))
+    highest = _box_radius(settings, batch["image"].shape[1:])
+    bracket = minimal.begun(attacked(highest * ones), highest)
+    for _ in range(settings.num_searches):
+        epsilon = minimal.middle(bracket, highest)
+        bracket = minimal.narrowed(bracket, attacked(epsilon), epsilon)
+    return {"smallest_epsilon": bracket.high, "fooled_once": once, "fooled_twice": twice}
+
+
+def _box_radius(settings: Robustness, shape: tuple[int, ...]) -> float:
+    """The least epsilon whose ball around any image holds the whole box: there a working attack fools everybody."""
+    low, high = settings.threat.bounds
+    values = float(np.prod(shape))
+    return (high - low) * {"l1": values, "l2": values**0.5, "linf": 1.0}[settings.threat.norm]
+
+
+def _key(purpose: str) -> Key:
+    return jax.random.key(zlib.crc32(purpose.encode()))

@@ -1,0 +1,75 @@
+"""The programs of a robustness report: what the checklist asks of a network, and an attack at any epsilon."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robust_saliency import attacks, data, losses, models, randomness, threat
+from robust_saliency.attacks.pgd import clean, value_and_gradient
+from robust_saliency.config import Robustness
+
+NUM_NOISE = 10
+LOSS_STEPS = (10, 40, 50)
+
+
+class Programs(NamedTuple):
+    """facts(variables, keys, batch) -> columns ``[B]``; attacked(variables, keys, batch, epsilon) -> AttackResult."""
+
+    facts: Callable
+    attacked: Callable
+
+
+def make_programs(classifier: models.Classifier, settings: Robustness) -> Programs:
+    model = settings.threat
+
+    def facts(variables, keys, batch):
+        logits_fn, labels = classifier.logits_fn(variables), batch["label"]
+        images = clean(data.to_float(batch)["image"], model)
+        logits = logits_fn(images)
+        values, gradient = value_and_gradient(lambda x: losses.cross_entropy(logits_fn(x), labels), images)
+        return {
+            "noise": _fooled_by_noise(logits_fn, keys, images, labels, settings),
+            "gradient_is_zero": jnp.all(gradient == 0, axis=(1, 2, 3)),
+            "gradient_is_broken": ~jnp.all(jnp.isfinite(gradient), axis=(1, 2, 3)),
+            "loss_is_zero": values == 0,
+            "logit_scale": jnp.max(logits, -1) - jnp.min(logits, -1),
+            "looks_like_probabilities": (jnp.min(logits, -1) >= 0) & (jnp.abs(jnp.sum(logits, -1) - 1) < 1e-3),
+            "is_random": jnp.any(logits_fn(images) != logits, axis=-1),
+            **_losses_on_the_way(logits_fn, keys, images, labels, settings),
+        }
+
+    def attacked(variables, keys, batch, epsilon):
+        images = data.to_float(batch)["image"]
+        spec = attacks.APGD(threat=dataclasses.replace(model, epsilon=epsilon), num_steps=settings.curve_steps)
+        decide = attacks.Untargeted(attack=spec, loss="dlr")
+        return attacks.untargeted(classifier.logits_fn(variables), keys, images, batch["label"], decide)
+
+    return Programs(jax.jit(facts), jax.jit(attacked))
+
+
+def _fooled_by_noise(logits_fn, keys, images, labels, settings: Robustness):
+    """Whether any of ten uniform points of the ball fools an example."""
+    fooled = jnp.zeros(labels.shape, bool)
+    for number in range(NUM_NOISE):
+        noisy = threat.start(randomness.fold_in(keys, number), images, settings.threat, "uniform")
+        fooled |= losses.margin(logits_fn(noisy), labels) >= 0
+    return fooled
+
+
+def _losses_on_the_way(logits_fn, keys, images, labels, settings: Robustness):
+    """Cross-entropy after some steps of one long PGD: where it still rises at the end, more steps were needed."""
+    step_size = 2.5 / LOSS_STEPS[-1] * settings.threat.epsilon
+    spec = attacks.PGD(threat=settings.threat, num_steps=LOSS_STEPS[-1], step_size=step_size, unroll=False)
+    pieces = attacks.iterated(spec)
+
+    def loss_fn(x):
+        return losses.cross_entropy(logits_fn(x), labels)
+
+    state, found, done = pieces.start(keys, images, spec), {}, 0
+    for steps in LOSS_STEPS:
+        state = pieces.advance(loss_fn, state, spec, steps - done)
+        found[f"loss_after_{steps}"], done = loss_fn(state.images), steps
+    return found
