@@ -39,7 +39,8 @@ def main(argv: list[str]) -> None:
             print(report.report(_WORKDIR.value))
         return
     if flags.FLAGS.config is None:
-        raise UserError(f"--config=FILE is needed: {_WORKDIR.value} holds no config.json.")
+        there = "holds no config.json" if os.path.isdir(_WORKDIR.value) else "does not exist"
+        raise UserError(f"Workdir {_WORKDIR.value} {there}: give --config=FILE, or the workdir of a trained run.")
     plain = config.to_plain(flags.FLAGS.config)
     has_runs = bool((plain.get("study") or {}).get("runs"))
     mode = checks.one_of("mode", _MODE.value or ("study" if has_runs else "train"), MODES)

@@ -30,7 +30,7 @@ def default() -> ConfigDict:
 def attack(**changes) -> ConfigDict:
     """An attack and its threat model."""
     config = ConfigDict()
-    config.name = "pgd"  # pgd, fgsm, apgd, or 'package.module:name'
+    config.name = "pgd"  # pgd, fgsm, apgd, or 'package.module:name'; in an evaluation more, see evaluated_attack
     config.norm = "linf"  # linf, l2 or l1
     config.epsilon = 4 / 255  # radius in pixels, which lie in [0, 1]
     config.projection = "exact"  # exact, or scale_then_clip as in published L2 recipes
@@ -45,6 +45,17 @@ def attack(**changes) -> ConfigDict:
     config.keep_best = False  # the iterate of highest loss instead of the last
     config.unroll = True  # right on CPU; False on GPU and TPU
     config.update(changes)
+    return config
+
+
+def evaluated_attack(**changes) -> ConfigDict:
+    """An attack of an evaluation, which may also decide itself who is fooled."""
+    # autoattack, untargeted, targeted, fab, square, deepfool, carlini_wagner
+    config = attack(**changes)
+    config.version = placeholder(str)  # autoattack: standard, or fast (without FAB and Square)
+    config.steps = placeholder(int)  # autoattack: of APGD and FAB, for each target; default 100
+    config.num_queries = placeholder(int)  # autoattack: of Square; default 5000
+    config.num_targets = placeholder(int)  # autoattack, targeted, fab: wrong classes aimed at; default 9
     return config
 
 
@@ -138,7 +149,7 @@ def _data() -> ConfigDict:
     config.num_train = 0  # seeded random subset; 0 = all
     config.num_validation = 0
     config.num_test = 0
-    config.classes = ()  # names of the classes to keep; () = all
+    config.classes = ()  # names of the classes to keep, as "('nevus','melanoma')"; () = all
     config.class_balanced = False  # every class equally often in training
     config.in_memory = "auto"  # yes, no, or auto: streamed when larger than
     config.memory_limit_gb = 4.0
@@ -261,8 +272,8 @@ def _evaluation() -> ConfigDict:
     config.num_pictures = 9  # examples in the picture grid
     config.attacks = ConfigDict(
         {
-            "linf": attack(epsilon=4 / 255, num_steps=20, relative_step_size=1 / 8),
-            "l2": attack(norm="l2", epsilon=0.5, num_steps=20, relative_step_size=1 / 8),
+            "linf": evaluated_attack(epsilon=4 / 255, num_steps=20, relative_step_size=1 / 8),
+            "l2": evaluated_attack(norm="l2", epsilon=0.5, num_steps=20, relative_step_size=1 / 8),
         }
     )
     config.maps = ConfigDict(
@@ -305,7 +316,7 @@ def _robustness() -> ConfigDict:
     config.epsilon = 4 / 255
     config.projection = "exact"
     config.version = "standard"  # of AutoAttack: standard, or fast (without FAB and Square)
-    config.num_steps = 100  # of APGD and FAB
+    config.steps = 100  # of APGD and FAB
     config.num_queries = 5000  # of Square
     config.num_targets = 9  # wrong classes aimed at
     config.curve_steps = 20  # of APGD at each epsilon of the curve

@@ -108,13 +108,13 @@ class Benchmark:
 class Robustness:
     """How a robustness report attacks: on the test split, within ``threat``.
 
-    version, num_steps, num_queries, num_targets: see :class:`robust_saliency.attacks.AutoAttack`. curve_steps: of APGD
+    version, steps, num_queries, num_targets: see :class:`robust_saliency.attacks.AutoAttack`. curve_steps: of APGD
     at each of the ``num_searches`` epsilons that the smallest one is searched with.
     """
 
     threat: Threat = dataclasses.field(default_factory=Threat)
     version: str = "standard"
-    num_steps: int = 100
+    steps: int = 100
     num_queries: int = 5000
     num_targets: int = 9
     curve_steps: int = 20

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from robust_saliency.config_fields import TYPE_NAMES, known_field
+from robust_saliency.config_fields import TYPE_NAMES, known_field, type_of
 
 
 def load(value: str) -> Any:
@@ -56,7 +56,8 @@ def wrong_value(config: Mapping, message: str) -> str:
     now = section[field]
     if isinstance(now, Mapping):
         return f"{name} is a section with the fields {', '.join(sorted(now))}; set one of them, not the whole."
-    return f"{name} must be {TYPE_NAMES[type(now)]}, got {value!r}." if type(now) in TYPE_NAMES else message
+    kind = type_of(str(field)) if now is None else type(now)
+    return f"{name} must be {TYPE_NAMES[kind]}, got {value!r}." if kind in TYPE_NAMES else message
 
 
 def _owner(config: Mapping, name: str) -> tuple[Any, Any]:

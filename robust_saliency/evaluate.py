@@ -35,6 +35,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         classifier, variables, described, step = initialise.load_described(workdir, settings.step)
         data = data or data_lib.load(experiment.data)
         _check_fits(described, data)
+        initialise.check_unchanged(described, experiment.plain)
         data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
         split = getattr(data, settings.split)
         indices = data_lib.choose(len(split), settings.num_examples)

@@ -171,4 +171,4 @@ def blind_kinds(masks: tuple[str, ...]) -> dict[str, tuple[str, str]]:
         "centre_gaussian": ("blind", "A Gaussian at the image centre, deviation an eighth of the side."),
         "sobel": ("blind", "Edges of the image itself."),
     }
-    return floors | {f"{name}_mask": ("oracle", f"The true {name} mask as a map: the ceiling.") for name in masks}
+    return floors | {f"{name}_mask": ("oracle", f"The true {name} mask as a map.") for name in masks}

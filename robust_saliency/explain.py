@@ -29,6 +29,7 @@ def _explain(experiment: Experiment, workdir: str, images_dir: str) -> str:
     if not settings.maps:
         raise ValueError("config.evaluation.maps is empty: there is no map to draw.")
     classifier, variables, described, _ = initialise.load_described(workdir, settings.step)
+    initialise.check_unchanged(described, experiment.plain)
     images, names = data_lib.load_images(images_dir, tuple(described["image_shape"]))
     mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
     variables = sharding.put_replicated(variables, mesh)

@@ -9,6 +9,9 @@ import jax
 
 from robust_saliency import checkpoint, config, models, workdirs
 
+# Sections of a config that say how weights came about.
+TRAINED = ("init_from", "model", "objective", "optimizer", "schedules", "seed", "train")
+
 
 def load(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dict, dict]:
     """``classifier, variables, config = load(workdir)``: a trained run, ready for attacks and explanations.
@@ -26,6 +29,21 @@ def load_described(workdir: str, step: str | int = "best") -> tuple[models.Class
     experiment = config.parse(described["config"])
     classifier = classifier_of(experiment.model, tuple(described["image_shape"]), len(described["class_names"]))
     return classifier, {"params": variables["params"], "state": variables.get("state", {})}, described, step
+
+
+def check_unchanged(described: dict, plain: dict) -> None:
+    """Raises ValueError where ``plain`` says of the network, or of its training, what is not true of the checkpoint.
+
+    These sections say how weights came about; a mode that only reads weights would ignore a change of them.
+    """
+    changed = workdirs.differences(
+        {name: described["config"].get(name) for name in TRAINED}, {name: plain.get(name) for name in TRAINED}
+    )
+    if changed:
+        raise ValueError(
+            "What was trained cannot be changed afterwards; leave these fields out, and --config too where the workdir "
+            "has its own (was -> now):\n" + "\n".join(changed)
+        )
 
 
 def from_run(variables: dict, init_from: config.InitFrom, workdir: str) -> dict:

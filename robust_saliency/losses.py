@@ -80,7 +80,9 @@ def _one_hot(labels: Labels, logits: Array) -> Array:
 
 
 def _largest(logits: Array, count: int) -> list[Array]:
-    values, _ = jax.lax.top_k(logits, count)
+    # Not top_k: XLA gathers a batch that is split over devices to compute it.
+    order = jnp.argsort(-jax.lax.stop_gradient(logits), axis=-1)
+    values = jnp.take_along_axis(logits, order[:, :count], axis=-1)
     return [values[:, k] for k in range(count)]
 
 

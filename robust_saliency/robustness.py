@@ -28,6 +28,7 @@ def robustness(experiment: Experiment, workdir: str) -> str:
     with workdirs.Workdir(workdir, create=False), jax.default_matmul_precision("highest"):
         classifier, variables, described, step = initialise.load_described(workdir)
         data = data_lib.load(experiment.data)
+        initialise.check_unchanged(described, experiment.plain)
         data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
         mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.robustness.batch_size")
         folder = os.path.join(workdir, "robustness")

@@ -57,11 +57,11 @@ def measure(subject: Subject, settings: Robustness) -> tuple[dict[str, survivors
 def plans(settings: Robustness, num_classes: int) -> dict[str, tuple[stages.Stage, ...]]:
     """The stages of every adversary, by name."""
     model = settings.threat
-    apgd = attacks.APGD(threat=model, num_steps=settings.num_steps)
+    apgd = attacks.APGD(threat=model, num_steps=settings.steps)
     cascade = attacks.AutoAttack(
         threat=model,
         version=settings.version,
-        num_steps=settings.num_steps,
+        steps=settings.steps,
         num_queries=settings.num_queries,
         num_targets=settings.num_targets,
         unroll=True,
@@ -110,18 +110,20 @@ def _columns(subject: Subject, settings: Robustness) -> dict[str, np.ndarray]:
         for held in batches:
             batch = sharding.put_batch({name: held[name] for name in ("image", "label", "id")}, subject.mesh)
             keys = per_example_keys(_key("smallest epsilon"), batch["id"])
-            values = programs.facts(subject.variables, keys, batch)
-            values |= _at_epsilons(programs, subject.variables, keys, batch, settings)
+            values = sharding.waited(programs.facts(subject.variables, keys, batch), subject.mesh)
+            values |= _at_epsilons(programs, subject, keys, batch, settings)
             rows.append({name: value[held["valid"]] for name, value in jax.device_get(values).items()})
             progress.update()
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def _at_epsilons(programs: Programs, variables: Any, keys: Key, batch: dict, settings: Robustness) -> dict[str, Array]:
+def _at_epsilons(
+    programs: Programs, subject: Subject, keys: Key, batch: dict, settings: Robustness
+) -> dict[str, Array]:
     """Who is fooled at epsilon and at twice epsilon, and the smallest epsilon found: one program for all of them."""
 
     def attacked(epsilon: Array) -> attacks.AttackResult:
-        return programs.attacked(variables, keys, batch, epsilon)
+        return sharding.waited(programs.attacked(subject.variables, keys, batch, epsilon), subject.mesh)
 
     ones = jnp.ones(len(batch["label"]), jnp.float32)
     once, twice = (attacked(factor * settings.threat.epsilon * ones).success for factor in (1, 2))

@@ -40,6 +40,11 @@ def put_replicated(tree, mesh: Mesh):
     return jax.device_put(tree, replicated(mesh))
 
 
+def waited(values, mesh: Mesh):
+    """``values``, once they are computed where :func:`must_wait`."""
+    return jax.block_until_ready(values) if must_wait(mesh) else values
+
+
 def must_wait(mesh: Mesh) -> bool:
     """True where a program with collectives must be done before the next is dispatched.
 

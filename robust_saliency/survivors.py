@@ -139,7 +139,7 @@ class _Work:
                     key = jax.random.fold_in(self.key, number)
                     state = self._refilled(program, state, stage, key, row_of, free)
                     found.forwards[row_of[free]] += 1
-                state = program.advance(self.variables, state, steps)
+                state = sharding.waited(program.advance(self.variables, state, steps), self.mesh)
                 images, margin = program.look(self.variables, state)
                 busy = np.flatnonzero(row_of >= 0)
                 done[busy] += steps
@@ -169,6 +169,7 @@ class _Work:
         fresh[free] = True
         keys = per_example_keys(key, batch["id"])
         new = program.start(self.variables, keys, batch["image"], batch["label"], np.int32(stage.rank))
+        sharding.waited(new, self.mesh)
         if state is None:
             return new
         return program.merge(sharding.put_batch({"fresh": fresh}, self.mesh)["fresh"], new, state)

@@ -84,22 +84,31 @@ def claim(workdir: str | Path, config: Mapping[str, Any], ignore: Iterable[str] 
     if not path.exists() or not has_results(workdir):
         records.write_json(path, config)
         return
-    was, now = _flat(records.read_json(path)), _flat(json.loads(json.dumps(config)))
-    ignored = tuple(ignore)
+    lines = differences(records.read_json(path), json.loads(json.dumps(config)), ignore)
+    if lines:
+        raise ValueError(
+            f"Workdir {workdir} holds a run of another config; choose another workdir or undo these changes "
+            "(was -> now):\n" + "\n".join(lines)
+        )
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any], ignore: Iterable[str] = ()) -> list[str]:
+    """``  key.subkey: was -> now`` for every entry that differs, up to a limit; ``ignore`` as for :func:`claim`."""
+    was, now, ignored = _flat(was), _flat(now), tuple(ignore)
     different = [
         key
         for key in sorted(was.keys() | now.keys())
         if was.get(key) != now.get(key) and not any(f"{key}.".startswith(f"{name}.") for name in ignored)
     ]
-    if different:
-        shown = different[:_MAX_DIFFERENCES]
-        lines = [f"  {key}: {was.get(key, '(absent)')} -> {now.get(key, '(absent)')}" for key in shown]
-        if len(different) > len(shown):
-            lines.append(f"  ... and {len(different) - len(shown)} more")
-        raise ValueError(
-            f"Workdir {workdir} holds a run of another config; choose another workdir or undo these changes "
-            "(was -> now):\n" + "\n".join(lines)
-        )
+    shown = different[:_MAX_DIFFERENCES]
+    lines = [f"  {key}: {_short(was.get(key))} -> {_short(now.get(key))}" for key in shown]
+    more = len(different) - len(shown)
+    return lines + ([f"  ... and {more} more"] if more else [])
+
+
+def _short(text: str | None) -> str:
+    text = "(absent)" if text is None else text
+    return text if len(text) <= 100 else f"{text[:100]} ..."
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:

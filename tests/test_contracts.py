@@ -34,7 +34,7 @@ ATTACK_ROWS = {
 _SHORT = attacks.PGD(num_steps=3, step_size=0.05, start="none", unroll=False)
 # name -> the fields of a spec that is quick.
 DECISION_ROWS = {
-    "autoattack": {"num_steps": 4, "num_queries": 10, "num_targets": 2},
+    "autoattack": {"steps": 4, "num_queries": 10, "num_targets": 2},
     "carlini_wagner": {"num_steps": 20, "num_searches": 3, "learning_rate": 0.05},
     "deepfool": {"num_steps": 4},
     "fab": {"num_steps": 4},

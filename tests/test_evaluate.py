@@ -79,6 +79,29 @@ def test_images_that_may_have_been_trained_on_are_not_evaluated(run):
     assert (workdir / "evaluation" / "summary.json").read_bytes() == before
 
 
+def test_a_field_that_only_training_reads_cannot_be_changed_afterwards(run):
+    workdir, _ = run
+    with pytest.raises(ValueError, match=r"cannot be changed afterwards(.|\n)*  model.width: 4 -> 64"):
+        evaluate.evaluate(tiny.experiment(model={"width": 64}), str(workdir))
+
+
+def test_an_attack_that_decides_itself_counts_whom_it_fooled(run, tmp_path):
+    workdir, _ = run
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    attack = {"name": "autoattack", "steps": 10, "num_queries": 20, "version": "fast", "epsilon": 8 / 255}
+    deepfool = {"name": "deepfool", "norm": "l2", "epsilon": 0.5, "num_steps": 3}
+    evaluate.evaluate(tiny.experiment(evaluation={"attacks": {"linf": attack, "l2": deepfool}}), str(copy))
+    examples, _ = tables(copy)
+    assert (examples["robust:linf"] <= examples["correct"]).all()
+    assert (examples["robust:l2"] <= examples["correct"]).all()
+    found = records.read_npz(copy / "attacks" / "linf.npz")
+    classifier, variables, _ = initialise.load(str(copy))
+    margin = losses.margin(classifier.logits_fn(variables)(found["images"]), examples["label"].to_numpy())
+    np.testing.assert_array_equal(examples["robust:linf"] == 1, np.asarray(margin) < 0)
+    said = records.read_json(copy / "evaluation" / "summary.json")["attacks"]["linf"]
+    assert said.startswith("autoattack: norm linf, epsilon 8/255, version fast, steps 10")
+
+
 def test_every_example_has_a_row_for_every_method_and_floor(run):
     workdir, experiment = run
     examples, maps = tables(workdir)

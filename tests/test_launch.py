@@ -116,7 +116,7 @@ MISTAKES = {
     ),
     "no_workdir": ([CONFIG], "--workdir=DIR is needed"),
     "unwritable_workdir": ([CONFIG, "--workdir=/dev/null/run"], "cannot be written"),
-    "no_config": (["--workdir={new}"], "--config=FILE is needed"),
+    "no_config": (["--workdir={new}"], "does not exist: give --config=FILE"),
     "config_file": (["--config=configs/quickstrat.py", "--workdir={new}"], "Did you mean configs/quickstart.py?"),
     "missing_run": (["--mode=report", "--workdir={new}"], "{new}"),
     "unprepared_data": (

@@ -33,7 +33,7 @@ def rows(weights):
     return {"image": images, "label": labels, "id": np.arange(NUM, dtype=np.int32)}
 
 
-SPEC = attacks.AutoAttack(threat=MODEL, num_steps=20, num_queries=40, num_targets=3)
+SPEC = attacks.AutoAttack(threat=MODEL, steps=20, num_queries=40, num_targets=3)
 
 
 def attack(weights, rows, spec=SPEC, batch_size=4, num_devices=2, **more):

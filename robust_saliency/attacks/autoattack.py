@@ -23,7 +23,7 @@ class AutoAttack:
 
     version: 'standard' as said; 'fast' leaves out FAB and Square, which in published evaluations find next to nothing
         more and take two thirds of the time.
-    num_steps: of APGD and FAB, for each target; num_queries: of Square; num_targets: likeliest wrong classes aimed at.
+    steps: of APGD and FAB, for each target; num_queries: of Square; num_targets: likeliest wrong classes aimed at.
     unroll: as for PGD.
 
     In l1 the authors' APGD shrinks epsilon from 3 times its value; here it keeps it.
@@ -31,7 +31,7 @@ class AutoAttack:
 
     threat: Threat = Threat()
     version: str = "standard"
-    num_steps: int = 100
+    steps: int = 100
     num_queries: int = 5000
     num_targets: int = 9
     unroll: bool = False
@@ -42,11 +42,11 @@ class AutoAttack:
 
 def cascade(spec: AutoAttack) -> tuple[Any, ...]:
     """The specs of the attacks, in their order."""
-    apgd = APGD(threat=spec.threat, num_steps=spec.num_steps, unroll=spec.unroll)
+    apgd = APGD(threat=spec.threat, num_steps=spec.steps, unroll=spec.unroll)
     parts = (Untargeted(attack=apgd), Targeted(attack=apgd, num_targets=spec.num_targets))
     if spec.version == "fast":
         return parts
-    fab = FAB(threat=spec.threat, num_steps=spec.num_steps, targeted=True, num_targets=spec.num_targets,
+    fab = FAB(threat=spec.threat, num_steps=spec.steps, targeted=True, num_targets=spec.num_targets,
               unroll=spec.unroll)  # fmt: skip
     return (*parts, fab, Square(threat=spec.threat, num_steps=spec.num_queries, unroll=False))
 

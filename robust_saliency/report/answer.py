@@ -58,11 +58,11 @@ def is_claim(study: Study) -> bool:
     return study.reference is not None and len(study.seeds) > 1
 
 
-def answers(study: Study, comparison: Comparison) -> list[Answer]:
+def answers(study: Study, comparison: Comparison, by_class: dict[str, Comparison]) -> list[Answer]:
     """One answer a run, the reference (which has no differences) left out unless it is alone."""
     if study.reference is None:
         return [Answer(study.labels[0], _accuracy(study, comparison[study.labels[0]], None))]
-    return [_answer(study, comparison, label) for label in study.labels[1:]]
+    return [_answer(study, comparison, by_class, label) for label in study.labels[1:]]
 
 
 def not_learnt(study: Study, comparison: Comparison) -> list[str]:
@@ -96,7 +96,7 @@ def _balanced_accuracy(study: Study, run: str) -> tuple[float, float]:
     return float(np.mean([share.mean() for share in shares])), float(np.sqrt(np.sum(variance)) / len(shares))
 
 
-def _answer(study: Study, comparison: Comparison, label: str) -> Answer:
+def _answer(study: Study, comparison: Comparison, by_class: dict[str, Comparison], label: str) -> Answer:
     method = leading_method(study)
     reference = comparison[study.reference]
     answer = Answer(label, _accuracy(study, comparison[label], reference))
@@ -121,6 +121,7 @@ def _answer(study: Study, comparison: Comparison, label: str) -> Answer:
             f"On {_listed(moved_when_blind)} a map that never looks at the network scores differently on the two "
             "networks too: part of the difference is their confidence, not their maps."
         )
+    answer.remarks.extend(_classes_that_disagree(study, by_class, label, method))
     answer.remarks.extend(_other_methods(study, comparison, label, method))
     return answer
 
@@ -134,6 +135,21 @@ def _moves_when_blind(study: Study, own: dict[Column, Measured], metric: str) ->
     """Whether a map that never looks at the network differs between the networks all the same."""
     blind = [method for method, about in study.methods.items() if about["kind"] == "blind"]
     return any(own[method, metric].verdict.finding in ("higher", "lower", "mixed") for method in blind)
+
+
+def _classes_that_disagree(study: Study, by_class: dict[str, Comparison], label: str, method: str) -> list[str]:
+    """Metrics that are better in one class and worse in another, which a mean over all classes hides."""
+    sentences = []
+    for metric in _judged(study):
+        words = {
+            name: comparison[label][method, metric].verdict.word(direction(study, metric))
+            for name, comparison in by_class.items()
+        }
+        better, worse = ([name for name, word in words.items() if word == side] for side in ("better", "worse"))
+        if better and worse:
+            title = study.first.summary["metrics"][metric]["title"]
+            sentences.append(f"{title} (better: {_listed(better)}; worse: {_listed(worse)})")
+    return [f"The classes disagree on {'; '.join(sentences)}: the mean over all hides it."] if sentences else []
 
 
 def _other_methods(study: Study, comparison: Comparison, label: str, leading: str) -> list[str]:

@@ -34,6 +34,12 @@ def compare(study: Study, label: int | None = None, *, p_values: bool = False) -
     return {name: _compare_run(study, study.of(name), scores, p_values) for name in study.labels}
 
 
+def class_comparisons(study: Study) -> dict[str, Comparison]:
+    """A comparison a class that the test images hold."""
+    names, present = study.first.summary["class_names"], set(study.first.scores.labels.tolist())
+    return {str(name): compare(study, label) for label, name in enumerate(names) if label in present}
+
+
 def _compare_run(study: Study, runs: list[Run], scores: dict, p_values: bool) -> dict[Column, Measured]:
     own = {run.seed: scores[run.label, run.seed] for run in runs}
     mean, mean_by_seed = _estimates(own)

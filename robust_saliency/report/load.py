@@ -77,7 +77,7 @@ class Study:
 
     @property
     def explaining_methods(self) -> list[str]:
-        """Methods that look at the network; the others (blind, oracle) are floors and ceilings."""
+        """Methods that look at the network; the others (blind, oracle) are floors and true masks."""
         return [name for name, about in self.methods.items() if about["kind"] in ("signed", "magnitude")]
 
     @property

@@ -1,7 +1,7 @@
 """The main tables of the report as Markdown, for a document that lies beside the code."""
 
 from robust_saliency.report import answer, provenance, tables
-from robust_saliency.report.compare import compare
+from robust_saliency.report.compare import class_comparisons, compare
 from robust_saliency.report.load import Study
 from robust_saliency.report.numbers import ascii_minus
 from robust_saliency.report.tables import Cell, Table
@@ -23,7 +23,7 @@ def _answers(study: Study, comparison) -> list[str]:
     paragraphs = []
     if study.reference is not None and not answer.is_claim(study):
         paragraphs.append(answer.NO_CLAIM)
-    for found in answer.answers(study, comparison):
+    for found in answer.answers(study, comparison, class_comparisons(study)):
         lines = [
             f"**{found.run}**. {found.headline}".rstrip(),
             *found.accuracy,

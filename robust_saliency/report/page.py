@@ -6,7 +6,7 @@ import jinja2
 
 from robust_saliency.report import answer, figures, numbers, pictures, provenance, tables
 from robust_saliency.report.colours import run_colours
-from robust_saliency.report.compare import Comparison, compare
+from robust_saliency.report.compare import Comparison, class_comparisons, compare
 from robust_saliency.report.load import Study
 
 
@@ -23,12 +23,6 @@ def render(study: Study) -> str:
     return environment.get_template("template.html").render(_context(study, comparison))
 
 
-def class_comparisons(study: Study) -> dict[str, Comparison]:
-    """A comparison a class that the test images hold."""
-    names, present = study.first.summary["class_names"], set(study.first.scores.labels.tolist())
-    return {str(name): compare(study, label) for label, name in enumerate(names) if label in present}
-
-
 def _context(study: Study, comparison: Comparison) -> dict:
     by_class = class_comparisons(study)
     several = study.reference is not None
@@ -41,7 +35,7 @@ def _context(study: Study, comparison: Comparison) -> dict:
         "no_claim": answer.NO_CLAIM,
         "leading": answer.leading_method(study),
         "not_learnt": answer.not_learnt(study, comparison),
-        "answers": answer.answers(study, comparison),
+        "answers": answer.answers(study, comparison, by_class),
         "accuracy": tables.accuracy_table(study, comparison),
         "class_accuracy": tables.class_accuracy_table(study, by_class),
         "overview": tables.overview_table(study, comparison) if several else None,

@@ -94,7 +94,7 @@ def accuracy_table(study: Study, comparison: Comparison) -> Table:
 
 
 def method_table(study: Study, comparison: Comparison, method: str) -> Table:
-    """One map method: runs x metrics, seeds one by one, then the floors (blind maps) and ceilings (oracles)."""
+    """One map method: runs x metrics, seeds one by one, then the floors (blind maps) and true masks (oracles)."""
     rows = []
     for label in study.labels:
         runs = study.of(label)

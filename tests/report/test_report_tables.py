@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from robust_saliency.report import answer, load, markdown, report
-from robust_saliency.report.compare import compare
+from robust_saliency.report.compare import class_comparisons, compare
 from tests.report.fabricated_study import BOUNDS, METRICS, write_study
 from tests.report.read_page import Page
 
@@ -104,7 +104,7 @@ def test_cells_answers_and_tests_say_the_same_of_a_seed_without_a_difference_or_
         rows.to_csv(path, index=False)
     expected = {("linf", "gini"): "mixed", ("l2", "total_variation"): "mixed", ("linf", "pointing"): "not measured"}
     read, shown = load.read_study(copy), Page(report(copy).read_text())
-    found = answer.answers(read, compare(read))
+    found = answer.answers(read, compare(read), class_comparisons(read))
     readings = {row[1][0]: row[2][-1]["value"] for row in shown.rows("tests")[1:]}
     for (run, metric), word in expected.items():
         title = METRICS[metric][0]
@@ -142,7 +142,7 @@ def test_a_value_that_a_blind_map_reaches_with_the_same_network_is_marked(study,
         assert ("deletion_auc" in marked) == (run == "standard")
     assert reached_by_blind(study, "l2", "standard", "deletion_auc")
     read = load.read_study(study)
-    for each in answer.answers(read, compare(read)):
+    for each in answer.answers(read, compare(read), class_comparisons(read)):
         names = [METRICS[metric][0] for metric in judged if reached_by_blind(study, each.run, each.run, metric)]
         listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
         assert each.remarks[0].startswith(
@@ -155,7 +155,7 @@ def test_floors_and_ceilings_are_in_every_method_table_with_each_runs_own_where_
     for method in ("gradient", "input_x_gradient"):
         blind, oracle = page.rows(f"maps {method}", "blind"), page.rows(f"maps {method}", "oracle")
         assert [row[1][0] for row in blind] == ["randomfloor", "centre_gaussianfloor"]
-        assert [row[1][0] for row in oracle] == ["evidence_maskceiling"]
+        assert [row[1][0] for row in oracle] == ["evidence_masktrue mask"]
         for row, bound in zip(blind + oracle, BOUNDS, strict=True):
             for cell, metric in zip(row[2], METRICS, strict=True):
                 texts = {run: f"{own_mean(study, run, bound, metric):.3f}" for run in RUNS}
@@ -312,3 +312,21 @@ def test_a_balanced_network_on_unbalanced_images_is_not_taken_for_one_that_guess
     found = load.read_study(copy)
     assert found.first.scores.values[:, 0].mean() < 0.8, "naming class 0 always is right in 0.8"
     assert answer.not_learnt(found, compare(found)) == []
+
+
+def test_classes_that_a_mean_hides_are_named(study, tmp_path):
+    copy = shutil.copytree(study, tmp_path / "copy")
+    shift = np.array([0.5, -0.5, 0.0])
+    for seed in (0, 1):
+        base = pd.read_csv(copy / f"seed{seed}" / "standard" / "evaluation" / "maps.csv")
+        path = copy / f"seed{seed}" / "linf" / "evaluation" / "maps.csv"
+        maps = pd.read_csv(path)
+        maps["gini"] = base["gini"] + shift[maps["label"]] + 0.01 * (maps["id"] % 7 - 3)
+        maps.assign(group=[f"alone_{i}" for i in maps["id"]]).to_csv(path, index=False)
+    for path in copy.rglob("examples.csv"):
+        pd.read_csv(path).drop(columns="group").to_csv(path, index=False)
+    read = load.read_study(copy)
+    found = {each.run: each for each in answer.answers(read, compare(read), class_comparisons(read))}
+    (remark,) = [text for text in found["linf"].remarks if "classes disagree" in text]
+    assert "Gini (better: nevus; worse: melanoma)" in remark
+    assert remark in report(copy).read_text()

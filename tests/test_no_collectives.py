@@ -1,0 +1,88 @@
+"""What is measured of an example needs no other, so no program of an evaluation talks between devices.
+
+On virtual CPU devices that is more than speed: of programs dispatched together one can wait for the other for ever.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robust_saliency import attacks, models, robustness_programs, sharding, survivors
+from robust_saliency.attacks import stages
+from robust_saliency.config import Robustness
+from robust_saliency.evaluate_programs import make_programs
+from robust_saliency.randomness import per_example_keys
+from robust_saliency.threat import Threat
+from tests import tiny
+
+COLLECTIVE = re.compile(r"= \S+ (all-gather|all-reduce|all-to-all|collective-permute)")
+BATCH = 4
+
+
+def collectives(program, *arguments):
+    return COLLECTIVE.findall(program.lower(*arguments).compile().as_text())
+
+
+@pytest.fixture(scope="module")
+def placed():
+    classifier = models.make(models.SmallCNN(width=2), (16, 16, 3), 5)
+    mesh = sharding.make_mesh(2, BATCH, "batch_size")
+    rng = np.random.default_rng(0)
+    rows = {
+        "image": rng.random((BATCH, 16, 16, 3)).astype(np.float32),
+        "label": np.arange(BATCH, dtype=np.int32),
+        "id": np.arange(BATCH, dtype=np.int32),
+        "lesion_mask": np.ones((BATCH, 16, 16), np.float32),
+        "evidence_mask": np.ones((BATCH, 16, 16), np.float32),
+        "explained": np.zeros(BATCH, np.int32),
+    }
+    variables = sharding.put_replicated(classifier.init(jax.random.key(0)), mesh)
+    batch = sharding.put_batch(rows, mesh)
+    return classifier, variables, batch, per_example_keys(jax.random.key(0), batch["id"])
+
+
+def test_the_check_finds_a_collective(placed):
+    _, _, batch, _ = placed
+    assert collectives(jax.jit(lambda x: x - jnp.mean(x)), batch["image"]) != []
+
+
+SHORT = {"num_steps": 2}
+MODELS = [Threat(norm=norm, epsilon=0.1) for norm in ("l1", "l2", "linf")]
+SPECS = [
+    attacks.Untargeted(attack=attacks.PGD(**SHORT)),
+    *(attacks.Targeted(attack=attacks.APGD(threat=model, **SHORT)) for model in MODELS),
+    *(attacks.FAB(threat=model, targeted=True, unroll=True, **SHORT) for model in MODELS),
+    *(attacks.Square(threat=model, num_steps=20) for model in MODELS),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{type(spec).__name__}-{stages.threat_of(spec).norm}")
+def test_attacks(placed, spec):
+    classifier, variables, batch, keys = placed
+    programs = survivors._programs(classifier.logits_fn, spec)
+    arguments = (variables, keys, batch["image"], batch["label"], np.int32(0))
+    state = programs.start(*arguments)
+    assert collectives(programs.start, *arguments) == []
+    assert collectives(programs.advance, variables, state, 2) == []
+    assert collectives(programs.look, variables, state) == []
+
+
+def test_a_robustness_report(placed):
+    classifier, variables, batch, keys = placed
+    programs = robustness_programs.make_programs(classifier, Robustness(curve_steps=2))
+    assert collectives(programs.facts, variables, keys, batch) == []
+    assert collectives(programs.attacked, variables, keys, batch, jnp.full(BATCH, 0.1)) == []
+
+
+def test_maps_and_metrics(placed):
+    classifier, variables, batch, keys = placed
+    programs = make_programs(classifier, tiny.experiment().evaluation, ("lesion", "evidence"))
+    assert collectives(programs.predict, variables, batch) == []
+    for explain in programs.maps.values():
+        assert collectives(explain, variables, keys, batch) == []
+    assert collectives(programs.blind, keys, batch) == []
+    maps = next(iter(programs.maps.values()))(variables, keys, batch)
+    assert collectives(programs.measure, variables, keys, batch, maps) == []
