@@ -11,7 +11,7 @@ from robust_saliency.threat import Threat
 
 SHAPE, CLASSES, NUM = (4, 4, 1), 4, 48
 SETTINGS = Robustness(
-    threat=Threat(epsilon=0.03), version="fast", num_steps=20, num_queries=150, num_targets=3, curve_steps=10,
+    threat=Threat(epsilon=0.03), version="fast", steps=20, num_queries=150, num_targets=3, curve_steps=10,
     num_searches=6, num_examples=0, batch_size=24,
 )  # fmt: skip
 
