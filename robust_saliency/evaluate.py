@@ -59,7 +59,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
                 batch_size=settings.batch_size,
                 title=f"{name}, {label}",
                 path=os.path.join(workdir, "attacks", f"{label}.npz"),
-                identity=experiment.plain["data"],
+                identity=[settings.split, experiment.plain["data"]],
             ).robust
         with Progress(f"{name} evaluated", -(-len(indices) // settings.batch_size), 0, settings.batch_size) as progress:
             for rows in batches:

@@ -98,6 +98,11 @@ def test_an_attack_that_decides_itself_counts_whom_it_fooled(run, tmp_path):
     classifier, variables, _ = initialise.load(str(copy))
     margin = losses.margin(classifier.logits_fn(variables)(found["images"]), examples["label"].to_numpy())
     np.testing.assert_array_equal(examples["robust:linf"] == 1, np.asarray(margin) < 0)
+    # What was found on the images of one split is not taken for those of another.
+    attacks = {"linf": attack, "l2": deepfool}
+    evaluate.evaluate(tiny.experiment(evaluation={"attacks": attacks, "split": "validation"}), str(copy))
+    again = records.read_npz(copy / "attacks" / "linf.npz")
+    assert not np.array_equal(again["images"], found["images"])
     said = records.read_json(copy / "evaluation" / "summary.json")["attacks"]["linf"]
     assert said.startswith("autoattack: norm linf, epsilon 8/255, version fast, steps 10")
 

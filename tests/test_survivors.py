@@ -58,6 +58,8 @@ def test_the_plan_of_autoattack():
     assert [stage.name for stage in stages.stages(fast, 2)] == ["apgd-ce", "apgd-t target 1"]
     assert len(stages.stages(attacks.AutoAttack(), 10)) == 1 + 9 + 9 + 1
     assert stages.stages(attacks.Untargeted(attack=attacks.FGSM()), 3) == ()
+    assert stages.stages(attacks.Untargeted(attack=attacks.PGD(num_steps=0)), 3) == ()
+    assert stages.stages(attacks.FAB(num_restarts=2), 3) == ()
 
 
 def test_what_is_returned_is_inside_the_threat_model_and_judged_on_itself(found, weights, rows):

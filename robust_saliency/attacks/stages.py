@@ -47,16 +47,19 @@ class Aimed(NamedTuple):
 
 
 def stages(spec: Any, classes: int) -> tuple[Stage, ...]:
-    """The stages of the decision attack ``spec`` on a network of so many classes; () for an attack in one piece."""
+    """The stages of the decision attack ``spec`` on a network of so many classes; () for an attack in one piece.
+
+    In one piece are FAB with restarts, which begin where the last run ended, and a maximiser that makes no step.
+    """
     if isinstance(spec, AutoAttack):
         return tuple(stage for part in cascade(spec) for stage in stages(part, classes))
     ranks = range(min(spec.num_targets, classes - 1)) if _is_targeted(spec) else range(1)
     if isinstance(spec, Square):
         return (Stage("square", spec, 0, spec.num_steps, 1, 0),)
-    if isinstance(spec, FAB):
+    if isinstance(spec, FAB) and spec.num_restarts == 1:
         name, backwards = ("fab-t", 1) if spec.targeted else ("fab", classes - 1)
         return tuple(Stage(_name(name, spec, rank), spec, rank, spec.num_steps, 2, backwards) for rank in ranks)
-    if isinstance(spec, Untargeted | Targeted) and iterated(spec.attack) is not None:
+    if isinstance(spec, Untargeted | Targeted) and iterated(spec.attack) is not None and spec.attack.num_steps:
         attack = type(spec.attack).__name__.lower()
         name = f"{attack}-t" if _is_targeted(spec) else f"{attack}-{_SHORT[spec.loss]}"
         return tuple(Stage(_name(name, spec, rank), spec, rank, spec.attack.num_steps, 1, 1) for rank in ranks)
