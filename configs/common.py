@@ -30,7 +30,7 @@ def default() -> ConfigDict:
 def attack(**changes) -> ConfigDict:
     """An attack and its threat model."""
     config = ConfigDict()
-    config.name = "pgd"  # pgd, fgsm, apgd, or 'package.module:name'; in an evaluation more, see evaluated_attack
+    config.name = "pgd"  # pgd, fgsm, fgsm_rs, apgd, 'package.module:name'; in an evaluation more, see evaluated_attack
     config.norm = "linf"  # linf, l2 or l1
     config.epsilon = 4 / 255  # radius in pixels, which lie in [0, 1]
     config.projection = "exact"  # exact, or scale_then_clip as in published L2 recipes
@@ -39,6 +39,9 @@ def attack(**changes) -> ConfigDict:
     config.relative_step_size = placeholder(float)  # times epsilon; default 2.5 / num_steps
     config.schedule = "constant"  # of the step size: constant, linear or cosine
     config.momentum = placeholder(float)  # 1 = MI-FGSM
+    config.rule = "steepest"  # pgd: or a rule of optax: adabelief, adam, lion, radam, rmsprop, yogi
+    config.num_restarts = 1  # pgd, apgd: starts side by side, the worst counts
+    config.relative_step = placeholder(float)  # fgsm_rs: times epsilon; default 1.25
     config.sparsity = 0.01  # l1: share of values that a step changes
     config.start = "uniform"  # uniform, sphere, gaussian or none
     config.start_scale = 0.001  # deviation of the gaussian start

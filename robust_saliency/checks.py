@@ -8,8 +8,11 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+_ROUNDING = 1e-4  # of a pixel in [0, 1]: half of what an 8-bit level is by far
 
 
 def one_of(kind: str, name: str, choices: Iterable[str]) -> str:
@@ -25,6 +28,13 @@ def one_of(kind: str, name: str, choices: Iterable[str]) -> str:
 def lookup(kind: str, name: str, registry: Mapping[str, Any]) -> Any:
     """``registry[name]``, or the error of :func:`one_of`."""
     return registry[one_of(kind, name, registry)]
+
+
+def at_least(lowest: int, *, where: str, **numbers: int) -> None:
+    """Raises ValueError unless all ``numbers`` are at least ``lowest``."""
+    for name, number in numbers.items():
+        if number < lowest:
+            raise ValueError(f"{where}.{name} must be at least {lowest}, got {number}.")
 
 
 def rank(name: str, array: Any, expected: int) -> None:
@@ -78,3 +88,37 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
         raise ValueError(
             f"{where}: labels must lie in 0..{num_classes - 1}, found {int(labels.min())}..{int(labels.max())}."
         )
+
+
+def known_labels(name: str, labels: Any, num_classes: int) -> None:
+    """Raises ValueError unless ``labels`` are integers and, where their values are known, in ``[0, num_classes)``."""
+    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        raise ValueError(f"{name} must be integers, got dtype {jnp.result_type(labels)}.")
+    known = _known(labels)
+    if known is not None and (known.min() < 0 or known.max() >= num_classes):
+        raise ValueError(f"{name} must lie in 0..{num_classes - 1}, found {known.min()}..{known.max()}.")
+
+
+def known_different(targets: Any, labels: Any) -> None:
+    """Raises ValueError where a target is known to be the label itself."""
+    goals, own = _known(targets), _known(labels)
+    if goals is not None and own is not None and (goals == own).any():
+        raise ValueError(f"targets must differ from labels: {np.sum(goals == own)} of {goals.size} are the label.")
+
+
+def known_in_bounds(images: Any, bounds: tuple[float, float]) -> None:
+    """Raises ValueError for images that are known to leave ``bounds`` by more than rounding."""
+    known = _known(images)
+    if known is None or (known.min() >= bounds[0] - _ROUNDING and known.max() <= bounds[1] + _ROUNDING):
+        return
+    if np.isfinite(known).all():
+        raise ValueError(
+            f"images must lie in [{bounds[0]:g}, {bounds[1]:g}], found the range [{known.min():.7g}, "
+            f"{known.max():.7g}]; normalisation belongs in the model, or give the threat model other bounds."
+        )
+
+
+def _known(array: Any) -> np.ndarray | None:
+    """The values of ``array``; None where a trace or another host hides them, and where there are none."""
+    hidden = isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True)
+    return None if hidden or not np.size(array) else np.asarray(array)

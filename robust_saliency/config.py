@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, saliency, schedules
-from robust_saliency.attacks.autoattack import VERSIONS
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
 from robust_saliency.data import DataSpec
 from robust_saliency.threat import Threat
@@ -123,7 +122,7 @@ class Robustness:
     batch_size: int = 128
 
     def __post_init__(self):
-        checks.one_of("robustness.version", self.version, VERSIONS)
+        checks.one_of("robustness.version", self.version, ("fast", "standard"))
 
 
 class Experiment(NamedTuple):
@@ -219,6 +218,12 @@ def _evaluation(section: Mapping) -> Evaluation:
         maps=methods("maps", "saliency method", saliency.SALIENCY),
         metrics=methods("metrics", "metric", metrics.METRICS),
     )
+    for label, method in parsed.attacks:
+        if getattr(method.spec, "eot_samples", 0) and getattr(method.spec, "version", "rand") == "rand":
+            raise ValueError(
+                f"config.evaluation.attacks.{label} attacks a network that is random, which a network of a config is "
+                "not; in code: robust_saliency.attacks.untargeted, with a logits_fn(images, keys)."
+            )
     for label, method in parsed.maps:
         if getattr(method.spec, "channels", None) == "none":
             raise ValueError(

@@ -59,6 +59,10 @@ def _is_read(spec, field: str) -> bool:
     """Whether the other settings leave this one a meaning."""
     if isinstance(spec, Threat):
         return field != "projection" or spec.norm != "linf"
+    if field in ("eot_samples", "num_restarts", "rule", "shrink_epsilon") and not isinstance(spec, attacks.AutoAttack):
+        return getattr(spec, field) not in (0, 1, False, "steepest")
+    if isinstance(spec, attacks.AutoAttack):
+        return field != "eot_samples" or spec.version == "rand"
     if isinstance(spec, attacks.PGD | attacks.APGD):
         unread = {"sparsity": spec.threat.norm != "l1", "start_scale": spec.start != "gaussian"}
         unread["schedule"] = getattr(spec, "schedule", "") == "constant"

@@ -42,6 +42,8 @@ def dlr(logits: Array, labels: Labels) -> Array:
 def targeted_margin(logits: Array, labels: Labels, targets: Labels) -> Array:
     """``z_t - z_y`` per example: logit units, positive once the target beats the label. Targets differ from labels."""
     logits = _checked(logits, labels)
+    checks.known_labels("targets", targets, logits.shape[-1])
+    checks.known_different(targets, labels)
     return _score(logits, targets) - _score(logits, labels)
 
 
@@ -101,6 +103,7 @@ def _checked(logits: Array, labels: Labels) -> Array:
     checks.same_batch(logits=logits, labels=labels)
     if logits.shape[-1] < 2:
         raise ValueError(f"At least two classes are needed, got logits of shape {logits.shape}.")
+    checks.known_labels("labels", labels, logits.shape[-1])
     return _widened(logits)
 
 

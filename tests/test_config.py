@@ -38,7 +38,8 @@ def adversarial(**attack):
 
 def test_the_defaults_name_every_field_of_every_method_that_can_be_chosen():
     plain = config.to_plain(common.default())
-    attack_fields = config_fields.fields_of(attacks.PGD) - {"bounds", "mask"}
+    in_code_only = {"bounds", "mask", "init", "eot_samples"}
+    attack_fields = (config_fields.fields_of(attacks.PGD) | config_fields.fields_of(attacks.FGSMRS)) - in_code_only
     assert set(plain["objective"]["attack"]) == attack_fields | {"name"}
     assert set(plain["objective"]) == config_fields.fields_of(objectives.Adversarial) | {"name"}
     assert set(plain["train"]) == config_fields.fields_of(config.Train)

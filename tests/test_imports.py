@@ -68,7 +68,7 @@ STANDARD_IN_PURE = {
     "types",
     "typing",
 }
-OUTSIDE_IN_PURE = ("jax", "numpy", "chex", "optax.losses")
+OUTSIDE_IN_PURE = ("jax", "numpy", "chex", "optax")
 # module -> all that it may import from outside the standard library
 ONLY = {
     "statistics": {"numpy", "scipy"},

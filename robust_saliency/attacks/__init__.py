@@ -11,6 +11,7 @@ from robust_saliency.attacks.deepfool import DeepFool, deepfool
 from robust_saliency.attacks.ensemble import EnsembleOptimisation, ensemble_optimisation
 from robust_saliency.attacks.fab import FAB, fab
 from robust_saliency.attacks.fgsm import FGSM, fgsm
+from robust_saliency.attacks.fgsm_rs import FGSMRS, fgsm_rs
 from robust_saliency.attacks.iterated import Iterated
 from robust_saliency.attacks.pgd import PGD, pgd
 from robust_saliency.attacks.registry import ATTACKS, iterated, run
@@ -33,6 +34,7 @@ __all__ = [
     "DECISIONS",
     "FAB",
     "FGSM",
+    "FGSMRS",
     "PGD",
     "AttackResult",
     "AutoAttack",
@@ -50,6 +52,7 @@ __all__ = [
     "ensemble_optimisation",
     "fab",
     "fgsm",
+    "fgsm_rs",
     "iterated",
     "pgd",
     "run",

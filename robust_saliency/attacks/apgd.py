@@ -1,21 +1,20 @@
 """Auto-PGD (Croce and Hein 2020, 2003.01690, algorithm 1; l1: 2103.01208): PGD whose step halves by itself."""
 
+import dataclasses
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from robust_saliency import checks, threat
+from robust_saliency.attacks import eot
+from robust_saliency.attacks.apgd_checks import FIRST_SPARSITY, State, checked, recorded, wide, windows
 from robust_saliency.attacks.iterated import Iterated
-from robust_saliency.attacks.pgd import clean, value_and_gradient
+from robust_saliency.attacks.pgd import clean, first_images, value_and_gradient
+from robust_saliency.attacks.restarts import with_restarts
 from robust_saliency.threat import Threat
 from robust_saliency.types import Array, Images, Key, LossFn, Scalar, spec
-
-# l1: the first share of values that a step changes, by how much a step shrinks, its least share of epsilon, and the
-# share of epsilon below which a value has not changed.
-FIRST_SPARSITY, SHRINK, LEAST_STEP, ROUNDING = 0.2, 1.5, 0.1, 1e-5
 
 
 @spec
@@ -29,7 +28,9 @@ class APGD:
     perturbation.
 
     num_steps: gradients spent; check points are at 22, 41, 57, 70, ... % of them.
-    start, start_scale, unroll: as for PGD; the authors' code starts on the sphere.
+    start, start_scale, init, num_restarts, eot_samples, unroll: as for PGD; the authors' code starts on the sphere.
+    shrink_epsilon: 30 % of the steps in the ball of 3 epsilon, 30 % in that of 2, the rest in that of epsilon, each
+        part from the best image before, projected. The authors' code does so in l1, where the ball is hard to move in.
 
     Source: the papers, and the authors' code for rounding and for ``<=`` in the first condition. Unlike that code the
     first step is compared with the loss of the start, and an iterate with a NaN loss is never the best.
@@ -39,85 +40,54 @@ class APGD:
     num_steps: int = 100
     start: str = "sphere"
     start_scale: Scalar = 0.001
+    init: Array | None = None
+    num_restarts: int = 1
+    eot_samples: int = 0
+    shrink_epsilon: bool = False
     rho: Scalar = 0.75
     momentum: Scalar = 0.75
     unroll: bool = True
 
     def __post_init__(self):
         checks.one_of("start", self.start, threat.STARTS)
-        if self.num_steps < 1:
-            raise ValueError(f"APGD.num_steps must be at least 1, got {self.num_steps}.")
+        checks.at_least(1, num_steps=self.num_steps, num_restarts=self.num_restarts, where="APGD")
+        checks.at_least(0, eot_samples=self.eot_samples, where="APGD")
 
     @property
     def passes(self) -> tuple[int, int]:
         """Forward and backward passes of an image."""
-        return self.num_steps + 1, self.num_steps
-
-
-class State(NamedTuple):
-    """An attack between two steps, each entry per example.
-
-    step: how many are done. before: the iterate before ``images``. best_*: the iterate of highest loss.
-    increases: steps since the last check point that raised the loss. halved, loss_at_check: at the last check point.
-    """
-
-    step: Array
-    origin: Images
-    images: Images
-    before: Images
-    loss: Array
-    best_images: Images
-    best_gradient: Array
-    best_loss: Array
-    step_size: Array
-    increases: Array
-    halved: Array
-    loss_at_check: Array
-    sparsity: Array
-    changed: Array
+        draws = max(self.eot_samples, 1) * self.num_restarts
+        return draws * (self.num_steps + 1 + (self.num_restarts > 1)), draws * self.num_steps
 
 
 def apgd(loss_fn: LossFn, key: Key, images: Images, spec: APGD) -> Images:
     """Images of the highest ``loss_fn`` found inside the threat model around ``images [B, H, W, C]``."""
-    state = start(key, images, spec)
-    return finish(loss_fn, advance(loss_fn, state, spec, spec.num_steps), spec)
+    state = PIECES.start(key, images, spec)
+    return PIECES.finish(loss_fn, PIECES.advance(loss_fn, state, spec, spec.num_steps), spec)
 
 
 def start(key: Key, images: Images, spec: APGD) -> State:
     """The state before the first step."""
     origin = clean(images, spec.threat)
-    first = threat.start(key, origin, spec.threat, spec.start, spec.start_scale)
     zero = jnp.zeros_like(jnp.sum(origin, axis=(1, 2, 3)))
-    epsilon = threat.radius(spec.threat, origin)
-    step_size = epsilon if spec.threat.norm == "l1" else 2 * epsilon
-    return State(
-        step=zero.astype(jnp.int32),
-        origin=origin,
-        images=first,
-        before=first,
-        loss=zero + jnp.inf,  # the start is no increase
-        best_images=first,
-        best_gradient=jnp.zeros_like(origin),
-        best_loss=zero - jnp.inf,
-        step_size=step_size + zero[:, None, None, None],
-        increases=zero,
-        halved=zero == 0,
-        loss_at_check=zero - jnp.inf,
-        sparsity=zero + FIRST_SPARSITY,
-        changed=zero + math.prod(origin.shape[1:]),
-    )
+    model = _ball(spec, origin, zero.astype(jnp.int32))
+    first = first_images(key, origin, dataclasses.replace(spec, threat=model))
+    keys = eot.keys_of(key, len(origin), spec.eot_samples)
+    return _beginning(first, origin, model, zero.astype(jnp.int32), keys)
 
 
 def advance(loss_fn: LossFn, state: State, spec: APGD, num_steps: int) -> State:
     """``num_steps`` further steps: compile ten once and call it again for a longer attack."""
-    windows = jnp.asarray(_windows(spec.num_steps, spec.threat.norm))
+    window_of = jnp.asarray(np.concatenate([windows(steps, spec.threat.norm)[:-1] for _, steps, _ in _parts(spec)]))
 
     def step(state: State) -> State:
-        losses, gradient = value_and_gradient(loss_fn, state.images)
-        state = _recorded(state, losses, gradient)
-        window = windows[jnp.minimum(state.step, spec.num_steps)]
-        state, gradient = _checked(state, gradient, spec, window)
-        return _moved(state, gradient, spec)
+        model = _ball(spec, state.origin, state.step)
+        state = _next_part(state, model, spec)
+        losses, gradient = value_and_gradient(seen(loss_fn, state, spec), state.images)
+        state = recorded(state, losses, gradient)
+        window = window_of[jnp.minimum(state.step, spec.num_steps - 1)]
+        state, gradient = checked(state, gradient, model, spec.rho, window)
+        return _moved(state, gradient, model, spec)
 
     if spec.unroll:
         for _ in range(num_steps):
@@ -127,95 +97,94 @@ def advance(loss_fn: LossFn, state: State, spec: APGD, num_steps: int) -> State:
 
 
 def finish(loss_fn: LossFn, state: State, spec: APGD) -> Images:
-    """The image of highest loss, that of the last step included."""
-    better = loss_fn(state.images) > state.best_loss
-    return jax.lax.stop_gradient(jnp.where(_wide(better), state.images, state.best_images))
+    """The image of highest loss, that of the last step included; inside the ball also where not all steps are done."""
+    better = seen(loss_fn, state, spec)(state.images) > state.best_loss
+    images = jnp.where(wide(better), state.images, state.best_images)
+    if spec.shrink_epsilon:
+        is_last = state.step > _parts(spec)[-1][0]
+        images = jnp.where(wide(is_last), images, threat.project(images, state.origin, spec.threat))
+    return jax.lax.stop_gradient(images)
 
 
-PIECES = Iterated(start, advance, finish)
+def seen(loss_fn: LossFn, state: State, spec: APGD) -> LossFn:
+    """The loss that the next step raises."""
+    return eot.seen(loss_fn, state.keys, state.step, spec.eot_samples)
 
 
-def check_points(num_steps: int, norm: str = "linf") -> list[int]:
-    """Steps after which step sizes are looked at: 22, 41, 57, 70, 80, 87, 93, 99 of 100; in l1 every 4 % of them."""
-    if norm == "l1":
-        window = max(int(0.04 * num_steps), 1)
-        return list(range(window, num_steps + 1, window))
-    window, shorter, shortest = (max(int(share * num_steps), 1) for share in (0.22, 0.03, 0.06))
-    points, point = [], window
-    while point <= num_steps:
-        points.append(point)
-        window = max(window - shorter, shortest)
-        point += window
-    return points
+PIECES = with_restarts(Iterated(start, advance, finish, seen))
 
 
-def _windows(num_steps: int, norm: str) -> np.ndarray:
-    """For each number of steps done: how many lie since the last check point if it is one, else 0."""
-    windows = np.zeros(num_steps + 1, np.float32)
-    points = check_points(num_steps, norm)
-    windows[points] = np.diff([0, *points])
-    return windows
+def _parts(spec: APGD) -> list[tuple[int, int, float]]:
+    """First step, number of steps and factor of epsilon of each part of the attack."""
+    if not spec.shrink_epsilon:
+        return [(0, spec.num_steps, 1.0)]
+    # Rounded down, so that the last part, in the ball of epsilon, is never empty.
+    larger = int(0.3 * spec.num_steps)
+    parts = [(0, larger, 3.0), (larger, larger, 2.0), (2 * larger, spec.num_steps - 2 * larger, 1.0)]
+    return [part for part in parts if part[1]]
 
 
-def _recorded(state: State, losses: Array, gradient: Array) -> State:
-    losses = losses.astype(state.loss.dtype)
-    better = losses > state.best_loss
-    return state._replace(
-        loss=losses,
-        increases=state.increases + (losses > state.loss),
-        best_images=jnp.where(_wide(better), state.images, state.best_images),
-        best_gradient=jnp.where(_wide(better), gradient, state.best_gradient),
-        best_loss=jnp.where(better, losses, state.best_loss),
+def _ball(spec: APGD, origin: Images, step: Array) -> Threat:
+    """The threat model of each example's step ``[B]``."""
+    if not spec.shrink_epsilon:
+        return spec.threat
+    factor = sum(
+        jnp.where((step >= first) & (step < first + steps), factor, 0.0) for first, steps, factor in _parts(spec)
+    )
+    factor = jnp.where(step < spec.num_steps, factor, 1.0).astype(origin.dtype)
+    return dataclasses.replace(spec.threat, epsilon=wide(factor) * threat.radius(spec.threat, origin))
+
+
+def _beginning(first: Images, origin: Images, model: Threat, step: Array, keys: Key | None) -> State:
+    zero = jnp.zeros_like(jnp.sum(origin, axis=(1, 2, 3)))
+    epsilon = threat.radius(model, origin)
+    step_size = epsilon if model.norm == "l1" else 2 * epsilon
+    return State(
+        step=step,
+        origin=origin,
+        images=first,
+        before=first,
+        loss=zero + jnp.inf,  # the start is no increase
+        best_images=first,
+        best_gradient=jnp.zeros_like(origin),
+        best_loss=zero - jnp.inf,
+        step_size=step_size + wide(zero),
+        increases=zero,
+        halved=zero == 0,
+        loss_at_check=zero - jnp.inf,
+        sparsity=zero + FIRST_SPARSITY,
+        changed=zero + math.prod(origin.shape[1:]),
+        keys=keys,
     )
 
 
-def _checked(state: State, gradient: Array, spec: APGD, window: Array) -> tuple[State, Array]:
-    """The state after a check point (``window`` > 0), and the gradient to go on with."""
-    is_check = window > 0
-    if spec.threat.norm == "l1":
-        return _checked_l1(state, gradient, spec, is_check)
-    oscillates = state.increases <= spec.rho * window
-    stands_still = ~state.halved & (state.loss_at_check >= state.best_loss)
-    halve = is_check & (oscillates | stands_still)
-    state = state._replace(
-        images=jnp.where(_wide(halve), state.best_images, state.images),
-        step_size=jnp.where(_wide(halve), state.step_size / 2, state.step_size),
-        increases=jnp.where(is_check, 0, state.increases),
-        halved=jnp.where(is_check, halve, state.halved),
-        loss_at_check=jnp.where(is_check, state.best_loss, state.loss_at_check),
-    )
-    return state, jnp.where(_wide(halve), state.best_gradient, gradient)
+def _next_part(state: State, model: Threat, spec: APGD) -> State:
+    """Where a smaller ball begins: the attack anew, from the best image projected into it."""
+    if not spec.shrink_epsilon:
+        return state
+    first = threat.project(state.best_images, state.origin, model)
+    anew, begins = _beginning(first, state.origin, model, state.step, state.keys), _begins(state, spec)
+
+    def chosen(new: Array, old: Array) -> Array:
+        return jnp.where(begins.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(chosen, anew, state)
 
 
-def _checked_l1(state: State, gradient: Array, spec: APGD, is_check: Array) -> tuple[State, Array]:
-    epsilon = threat.radius(spec.threat, state.origin)
-    # What rounding left of a value that was projected back does not count, or the sparsity would stand still.
-    moved = jnp.abs(state.best_images - state.origin) > ROUNDING * epsilon
-    changed = jnp.sum(moved, axis=(1, 2, 3)).astype(state.changed.dtype)
-    sparser = is_check & (changed < 0.95 * state.changed)
-    shrunk = jnp.maximum(state.step_size / SHRINK, LEAST_STEP * epsilon)
-    step_size = jnp.where(_wide(sparser), epsilon, shrunk)
-    state = state._replace(
-        images=jnp.where(_wide(sparser), state.best_images, state.images),
-        step_size=jnp.where(_wide(is_check), step_size, state.step_size),
-        sparsity=jnp.where(is_check, changed / math.prod(state.origin.shape[1:]) / SHRINK, state.sparsity),
-        changed=jnp.where(is_check, changed, state.changed),
-    )
-    return state, jnp.where(_wide(sparser), state.best_gradient, gradient)
+def _begins(state: State, spec: APGD) -> Array:
+    """Which examples are at the first step of a part, ``[B]``."""
+    starts = jnp.array([first for first, _, _ in _parts(spec)])
+    return jnp.any(state.step[:, None] == starts[None], axis=1)
 
 
-def _moved(state: State, gradient: Array, spec: APGD) -> State:
+def _moved(state: State, gradient: Array, model: Threat, spec: APGD) -> State:
     def projected(images):
-        return threat.project(images, state.origin, spec.threat)
+        return threat.project(images, state.origin, model)
 
-    step = state.step_size * threat.steepest(gradient, spec.threat, state.images, state.sparsity)
+    step = state.step_size * threat.steepest(gradient, model, state.images, state.sparsity)
     moved = projected(state.images + step)
-    if spec.threat.norm != "l1":
-        momentum = _wide(jnp.where(state.step == 0, 1.0, spec.momentum))
+    if model.norm != "l1":
+        momentum = wide(jnp.where(_begins(state, spec), 1.0, spec.momentum))
         inertia = (1 - momentum) * (state.images - state.before)
         moved = projected(state.images + momentum * (moved - state.images) + inertia)
     return state._replace(step=state.step + 1, images=moved, before=state.images)
-
-
-def _wide(values: Array) -> Array:
-    return values[:, None, None, None]

@@ -1,5 +1,6 @@
 """AutoAttack (Croce and Hein 2020, 2003.01690): attacks without parameters to tune, one after the other."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from robust_saliency.attacks.square import Square, square
 from robust_saliency.threat import Threat
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, spec
 
-VERSIONS = ("fast", "standard")
+VERSIONS = ("fast", "rand", "standard")
 
 
 @spec
@@ -22,11 +23,12 @@ class AutoAttack:
     """An example is robust only if it withstands all: APGD on cross-entropy, APGD towards classes, FAB, Square.
 
     version: 'standard' as said; 'fast' leaves out FAB and Square, which in published evaluations find next to nothing
-        more and take two thirds of the time.
+        more and take two thirds of the time; 'rand', for a network that is random, is APGD on cross-entropy and on DLR,
+        each step on the mean of ``eot_samples`` draws, see :func:`robust_saliency.attacks.untargeted`.
     steps: of APGD and FAB, for each target; num_queries: of Square; num_targets: likeliest wrong classes aimed at.
     unroll: as for PGD.
 
-    In l1 the authors' APGD shrinks epsilon from 3 times its value; here it keeps it.
+    In l1 APGD shrinks epsilon from 3 times its value, as that of the authors does; they run it on 5 targets.
     """
 
     threat: Threat = Threat()
@@ -34,15 +36,23 @@ class AutoAttack:
     steps: int = 100
     num_queries: int = 5000
     num_targets: int = 9
+    eot_samples: int = 20
     unroll: bool = False
 
     def __post_init__(self):
         checks.one_of("version", self.version, VERSIONS)
+        checks.at_least(
+            1, steps=self.steps, num_targets=self.num_targets, eot_samples=self.eot_samples, where="AutoAttack"
+        )
 
 
 def cascade(spec: AutoAttack) -> tuple[Any, ...]:
     """The specs of the attacks, in their order."""
-    apgd = APGD(threat=spec.threat, num_steps=spec.steps, unroll=spec.unroll)
+    shrink = spec.threat.norm == "l1"
+    apgd = APGD(threat=spec.threat, num_steps=spec.steps, shrink_epsilon=shrink, unroll=spec.unroll)
+    if spec.version == "rand":
+        apgd = dataclasses.replace(apgd, eot_samples=spec.eot_samples)
+        return Untargeted(attack=apgd), Untargeted(attack=apgd, loss="dlr")
     parts = (Untargeted(attack=apgd), Targeted(attack=apgd, num_targets=spec.num_targets))
     if spec.version == "fast":
         return parts

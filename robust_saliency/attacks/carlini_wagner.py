@@ -1,14 +1,13 @@
 """The l2 attack of Carlini and Wagner (2017, 1608.04644, section VI-A): the closest adversary, not the strongest."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import losses, threat
-from robust_saliency.attacks import adam
-from robust_saliency.attacks.adam import Moments
+from robust_saliency import checks, losses, threat
+from robust_saliency.attacks import rules
 from robust_saliency.attacks.pgd import clean, value_and_gradient
 from robust_saliency.attacks.result import AttackResult, judge
 from robust_saliency.threat import Threat
@@ -51,9 +50,7 @@ class CarliniWagner:
     def __post_init__(self):
         if isinstance(self.threat, Threat) and self.threat.norm != "l2":
             raise ValueError(f"CarliniWagner needs a threat of norm 'l2', got norm {self.threat.norm!r}.")
-        for name in ("num_steps", "num_searches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"CarliniWagner.{name} must be at least 1, got {getattr(self, name)}.")
+        checks.at_least(1, num_steps=self.num_steps, num_searches=self.num_searches, where="CarliniWagner")
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -72,7 +69,7 @@ class State(NamedTuple):
     step: Array
     origin: Images
     offset: Array
-    moments: Moments
+    moments: Any
     constant: Array
     failed: Array
     worked: Array
@@ -96,7 +93,7 @@ def start(images: Images, spec: CarliniWagner) -> State:
         step=jnp.zeros((), jnp.int32),
         origin=origin,
         offset=jnp.zeros_like(origin),
-        moments=adam.start(origin),
+        moments=rules.start("adam", origin),
         constant=zero + _each("initial_constant", spec, origin),
         failed=zero,
         worked=zero + jnp.inf,
@@ -122,7 +119,7 @@ def advance(logits_fn: LogitsFn, state: State, labels: Labels, spec: CarliniWagn
         push = jnp.where(_wide(pushes), _wide(state.constant) * gradient, 0)
         downhill = (2 * (images - state.origin) - push) * slope
         count = state.step % spec.num_steps + 1
-        direction, moments = adam.descend(downhill, state.moments, count)
+        direction, moments = rules.descend("adam", downhill, state.moments)
         state = state._replace(step=state.step + 1, offset=state.offset + learning_rate * direction, moments=moments)
         ended = _next_search(state)
         return jax.tree.map(lambda new, old: jnp.where(count == spec.num_steps, new, old), ended, state)
@@ -173,7 +170,7 @@ def _next_search(state: State) -> State:
     larger = jnp.minimum(GROWTH * state.constant, MOST)
     return state._replace(
         offset=jnp.zeros_like(state.offset),
-        moments=adam.start(state.origin),
+        moments=rules.start("adam", state.origin),
         constant=jnp.where(jnp.isinf(worked), larger, (failed + worked) / 2),
         failed=failed,
         worked=worked,

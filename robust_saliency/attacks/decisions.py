@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks, losses, randomness
+from robust_saliency.attacks import eot
 from robust_saliency.attacks.apgd import APGD
 from robust_saliency.attacks.fgsm import FGSM
+from robust_saliency.attacks.fgsm_rs import FGSMRS
 from robust_saliency.attacks.pgd import PGD, clean
-from robust_saliency.attacks.registry import run
+from robust_saliency.attacks.registry import iterated, run
 from robust_saliency.attacks.result import AttackResult, judge
-from robust_saliency.attacks.targets import likeliest_wrong, num_classes
+from robust_saliency.attacks.targets import check, likeliest_wrong
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, spec
 
 _TARGETED_LOSSES = {"dlr": losses.targeted_dlr, "margin": losses.targeted_margin}
@@ -23,13 +25,19 @@ _TARGETED_LOSSES = {"dlr": losses.targeted_dlr, "margin": losses.targeted_margin
 
 @spec
 class Untargeted:
-    """``attack`` on one of 'cross_entropy', 'dlr' and 'margin'; with two classes 'dlr' is the margin."""
+    """``attack`` on one of 'cross_entropy', 'dlr' and 'margin'; with two classes 'dlr' is the margin.
 
-    attack: APGD | PGD | FGSM = APGD()
+    trace: the loss of each iterate is kept, for one more forward pass a step; of an attack in steps, without restarts.
+    """
+
+    attack: APGD | PGD | FGSM | FGSMRS = APGD()
     loss: str = "cross_entropy"
+    trace: bool = False
 
     def __post_init__(self):
         checks.one_of("loss", self.loss, losses.LOSSES)
+        if self.trace and (iterated(self.attack) is None or self.attack.num_restarts > 1):
+            raise ValueError("Untargeted.trace needs an attack in steps, apgd or pgd, without restarts.")
 
 
 @spec
@@ -40,40 +48,55 @@ class Targeted:
     targets where there are no more than ``num_targets``.
     """
 
-    attack: APGD | PGD | FGSM = APGD()
+    attack: APGD | PGD | FGSM | FGSMRS = APGD()
     loss: str = "dlr"
     num_targets: int = 9
 
     def __post_init__(self):
         checks.one_of("loss", self.loss, _TARGETED_LOSSES)
-        if self.num_targets < 1:
-            raise ValueError(f"Targeted.num_targets must be at least 1, got {self.num_targets}.")
+        checks.at_least(1, num_targets=self.num_targets, where="Targeted")
 
 
 def untargeted(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec: Untargeted) -> AttackResult:
-    """The attack away from ``labels``."""
-    loss = loss_of(spec, num_classes(logits_fn, images))
-    tries = run(lambda x: loss(logits_fn(x), labels, None), key, images, spec.attack)
-    return judge(logits_fn, tries, clean(images, spec.attack.threat), labels, spec.attack.threat, *spec.attack.passes)
+    """The attack away from ``labels``.
+
+    Where ``spec.attack.eot_samples`` is not 0 the network is random, ``logits_fn(images, keys)`` with one key an
+    example, and is judged by its mean probabilities (see :func:`robust_saliency.attacks.eot.judged`).
+    """
+    judged = eot.judged(logits_fn, key, len(images), _samples(spec))
+    origin = clean(images, spec.attack.threat)
+    loss = loss_of(spec, check(judged, origin, labels))
+
+    def loss_fn(x: Images, *keys: Key) -> Array:
+        return loss(logits_fn(x, *keys), labels, None)
+
+    (forwards, backwards), trace = spec.attack.passes, None
+    if spec.trace:
+        tries, trace = _traced(loss_fn, key, origin, spec.attack)
+        forwards += max(_samples(spec), 1) * spec.attack.num_steps
+    else:
+        tries = run(loss_fn, key, origin, spec.attack)
+    return judge(judged, tries, origin, labels, spec.attack.threat, forwards, backwards)._replace(trace=trace)
 
 
 def targeted(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec: Targeted) -> AttackResult:
     """The attack towards the likeliest wrong classes of the clean images, all at once: the batch times the targets."""
-    classes = num_classes(logits_fn, images)
-    loss, num_targets = loss_of(spec, classes), min(spec.num_targets, classes - 1)
+    judged = eot.judged(logits_fn, key, len(images), _samples(spec))
     origin = clean(images, spec.attack.threat)
-    targets = likeliest_wrong(logits_fn(origin), labels, num_targets)
+    classes = check(judged, origin, labels)
+    loss, num_targets = loss_of(spec, classes), min(spec.num_targets, classes - 1)
+    targets = likeliest_wrong(judged(origin), labels, num_targets)
 
     def towards(key: Key, goal: Labels) -> tuple[Images, Array]:
-        tries = run(lambda x: loss(logits_fn(x), labels, goal), key, images, spec.attack)
-        return tries, losses.margin(logits_fn(tries), labels)
+        tries = run(lambda x, *keys: loss(logits_fn(x, *keys), labels, goal), key, origin, spec.attack)
+        return tries, losses.margin(judged(tries), labels)
 
     tries, margins = jax.vmap(towards)(randomness.split(key, num_targets), targets.T)
     strongest = jnp.argmax(jnp.where(jnp.isnan(margins), -jnp.inf, margins), axis=0)
     best = jnp.take_along_axis(tries, strongest[None, :, None, None, None], axis=0)[0]
     forwards, backwards = spec.attack.passes
     forwards = 1 + num_targets * (forwards + 1)
-    return judge(logits_fn, best, origin, labels, spec.attack.threat, forwards, num_targets * backwards)
+    return judge(judged, best, origin, labels, spec.attack.threat, forwards, num_targets * backwards)
 
 
 def loss_of(spec: Untargeted | Targeted, classes: int) -> Callable[[Array, Labels, Labels | None], Array]:
@@ -82,3 +105,19 @@ def loss_of(spec: Untargeted | Targeted, classes: int) -> Callable[[Array, Label
         return _TARGETED_LOSSES["margin" if classes < 4 else spec.loss]
     loss = losses.LOSSES["margin" if spec.loss == "dlr" and classes < 3 else spec.loss]
     return lambda logits, labels, targets: loss(logits, labels)
+
+
+def _samples(spec: Untargeted | Targeted) -> int:
+    return getattr(spec.attack, "eot_samples", 0)
+
+
+def _traced(loss_fn: Callable, key: Key, origin: Images, attack: APGD | PGD) -> tuple[Images, Array]:
+    """The result of ``attack``, and the loss of the iterate after each of its steps, ``[B, num_steps]``."""
+    pieces = iterated(attack)
+
+    def step(state, _):
+        state = pieces.advance(loss_fn, state, attack, 1)
+        return state, pieces.seen(loss_fn, state, attack)(state.images)
+
+    state, trace = jax.lax.scan(step, pieces.start(key, origin, attack), length=attack.num_steps)
+    return pieces.finish(loss_fn, state, attack), trace.T

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import losses, threat
+from robust_saliency import checks, losses, threat
 from robust_saliency.attacks import hyperplane
 from robust_saliency.attacks.fab import into
 from robust_saliency.attacks.pgd import clean
@@ -32,9 +32,7 @@ class DeepFool:
     num_candidates: int = 10
 
     def __post_init__(self):
-        for name in ("num_steps", "num_candidates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"DeepFool.{name} must be at least 1, got {getattr(self, name)}.")
+        checks.at_least(1, num_steps=self.num_steps, num_candidates=self.num_candidates, where="DeepFool")
 
     def passes(self, num_classes: int) -> tuple[int, int]:
         """Forward and backward passes of an image."""

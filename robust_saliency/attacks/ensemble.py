@@ -7,14 +7,15 @@ ensemble attack of Liu et al. (2017, 1611.02770), on which the paper seems to bu
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks, losses, randomness, threat
-from robust_saliency.attacks import adam
+from robust_saliency.attacks import rules
 from robust_saliency.attacks.pgd import clean, value_and_gradient
+from robust_saliency.attacks.targets import check
 from robust_saliency.ensembles import COMBINE, ensemble_logits, ensemble_loss
 from robust_saliency.threat import Threat
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, LossFn, Scalar, spec
@@ -61,9 +62,8 @@ class EnsembleOptimisation:
         checks.one_of("distance", self.distance, DISTANCES)
         checks.one_of("combine", self.combine, ("losses", *COMBINE))
         checks.one_of("target", self.target, TARGETS)
-        for name in ("num_adversaries", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"EnsembleOptimisation.{name} must be at least 1, got {getattr(self, name)}.")
+        counts = {"num_adversaries": self.num_adversaries, "num_steps": self.num_steps}
+        checks.at_least(1, **counts, where="EnsembleOptimisation")
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -111,6 +111,7 @@ def ensemble_optimisation(
     expected = (origin.shape[0], spec.num_adversaries)
     if targets.shape != expected:
         raise ValueError(f"targets must be [B, num_adversaries], {list(expected)}, got shape {list(targets.shape)}.")
+    check(models[0], origin, labels, targets if is_targeted else None)
 
     def one(key: Key, goal: Labels) -> tuple[Images, Array, Array]:
         loss_fn = _loss(models, goal, spec, is_targeted=is_targeted)
@@ -161,20 +162,20 @@ def _descended(loss_fn: LossFn, first: Images, origin: Images, spec: EnsembleOpt
     weight = threat.expand("EnsembleOptimisation.distance_weight", spec.distance_weight, origin)
     learning_rate = threat.expand("EnsembleOptimisation.learning_rate", spec.learning_rate, origin)
 
-    def step(count: Array, state: tuple[Images, adam.Moments]) -> tuple[Images, adam.Moments]:
+    def step(state: tuple[Images, Any]) -> tuple[Images, Any]:
         images, moments = state
         _, gradient = value_and_gradient(loss_fn, images)
         finite = jnp.all(jnp.isfinite(gradient), axis=(1, 2, 3), keepdims=True)
         gradient = jnp.where(finite, gradient, 0) + weight * _distance_gradient(images - origin, spec.distance)
-        direction, moments = adam.descend(gradient, moments, count)
+        direction, moments = rules.descend("adam", gradient, moments)
         return threat.project(images + learning_rate * direction, origin, spec.threat), moments
 
-    state = first, adam.start(first)
+    state = first, rules.start("adam", first)
     if spec.unroll:
-        for count in range(1, spec.num_steps + 1):
-            state = step(jnp.asarray(count), state)
+        for _ in range(spec.num_steps):
+            state = step(state)
         return state[0]
-    return jax.lax.fori_loop(1, spec.num_steps + 1, step, state)[0]
+    return jax.lax.fori_loop(0, spec.num_steps, lambda _, state: step(state), state)[0]
 
 
 def _distance_gradient(delta: Array, distance: str) -> Array:

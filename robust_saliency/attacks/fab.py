@@ -6,13 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import losses, randomness, threat
+from robust_saliency import checks, losses, randomness, threat
 from robust_saliency.attacks import hyperplane
 from robust_saliency.attacks.hyperplane import Hyperplane
 from robust_saliency.attacks.iterated import Iterated
 from robust_saliency.attacks.pgd import clean
 from robust_saliency.attacks.result import AttackResult, fooled, judge
-from robust_saliency.attacks.targets import likeliest_wrong, num_classes
+from robust_saliency.attacks.targets import check, likeliest_wrong, num_classes
 from robust_saliency.threat import Threat
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Scalar, spec
 
@@ -50,9 +50,8 @@ class FAB:
     unroll: bool = False
 
     def __post_init__(self):
-        for name in ("num_steps", "num_targets", "num_restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"FAB.{name} must be at least 1, got {getattr(self, name)}.")
+        counts = {"num_steps": self.num_steps, "num_targets": self.num_targets, "num_restarts": self.num_restarts}
+        checks.at_least(1, **counts, where="FAB")
 
     def passes(self, num_classes: int) -> tuple[int, int]:
         """Forward and backward passes of an image."""
@@ -78,8 +77,8 @@ class State(NamedTuple):
 
 def fab(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec: FAB) -> AttackResult:
     """The attack away from ``labels``; with epsilon = inf ``distance`` is the least found."""
-    classes = num_classes(logits_fn, images)
     origin = clean(images, spec.threat)
+    classes = check(logits_fn, origin, labels)
 
     def attacked(key: Key, targets: Labels | None) -> State:
         def run(number, state):

@@ -23,16 +23,20 @@ class Bracket(NamedTuple):
     images: Images
 
 
-def minimal_epsilon(attack: Callable[[Array], AttackResult], highest: Scalar, batch: int, num_searches: int) -> Bracket:
-    """Bisects epsilon in ``[0, highest]`` for each of ``batch`` examples with ``attack(epsilon [B])``.
+def minimal_epsilon(
+    attack: Callable[[Array, Images], AttackResult], highest: Scalar, images: Images, num_searches: int
+) -> Bracket:
+    """Bisects epsilon in ``[0, highest]`` for each of ``images [B, H, W, C]`` with ``attack(epsilon [B], init)``.
 
-    The width of a bracket is at most ``highest / 2^num_searches``: an adversary closer than epsilon narrows it further.
+    init: where the attack may start (``APGD.init``): the nearest adversary so far, which it brings into the smaller
+        ball; before there is one, ``images``. The width of a bracket is at most ``highest / 2^num_searches``: an
+        adversary closer than epsilon narrows it further.
     """
-    bracket = begun(attack(jnp.full((batch,), highest, jnp.float32)), highest)
+    bracket = begun(attack(jnp.full(images.shape[:1], highest, jnp.float32), images), highest)
 
     def search(_, bracket: Bracket) -> Bracket:
         epsilon = middle(bracket, highest)
-        return narrowed(bracket, attack(epsilon), epsilon)
+        return narrowed(bracket, attack(epsilon, bracket.images), epsilon)
 
     return jax.lax.fori_loop(0, num_searches, search, bracket)
 

@@ -1,12 +1,14 @@
 """Projected gradient descent (Madry et al. 2018, section 2.1): steepest steps, each projected onto the threat model."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks, threat
+from robust_saliency.attacks import eot, rules
 from robust_saliency.attacks.iterated import Iterated
+from robust_saliency.attacks.restarts import with_restarts
 from robust_saliency.threat import Threat
 from robust_saliency.types import Array, Images, Key, LossFn, Scalar, spec
 
@@ -26,9 +28,15 @@ class PGD:
     start, start_scale: see :func:`robust_saliency.threat.start`.
     schedule: of the step size over the steps t = 0 .. n - 1: 'constant', 'linear' ``1 - t / n``, or 'cosine'
         ``(1 + cos(pi t / n)) / 2``.
-    momentum: steps follow ``v <- momentum v + g / |g|_1`` in the place of g (Dong et al. 2018, 1710.06081, equation 6;
-        MI-FGSM with start='none', momentum=1 and step_size epsilon / n); None = none. A scalar or ``[B]``.
+    rule: 'steepest', or a rule of optax (:data:`robust_saliency.attacks.rules.RULES`) that makes a direction of the
+        gradient; ``step_size`` is then about what a value changes.
+    momentum: of rule 'steepest', steps follow ``v <- momentum v + g / |g|_1`` in the place of g (Dong et al. 2018,
+        1710.06081, equation 6; MI-FGSM with start='none', momentum=1 and step_size epsilon / n); None = none. A scalar
+        or ``[B]``.
     keep_best: return the iterate of highest loss instead of the last (one more forward pass).
+    num_restarts: runs side by side from as many starts; for each example the one of highest loss counts.
+    init: images ``[B, H, W, C]`` to start from, in the place of ``start``; None = none.
+    eot_samples: of a random loss, draws a step, see :mod:`robust_saliency.attacks.eot`; 0 = the loss is not random.
     unroll: unrolled steps are several times faster on CPU (XLA runs the gradient of a convolution inside a loop with a
         slow kernel); rolled ones compile faster and are right for GPU and TPU. Unroll about ten steps at most and
         continue with :func:`advance`.
@@ -41,53 +49,63 @@ class PGD:
     start: str = "uniform"
     start_scale: Scalar = 0.001
     schedule: str = "constant"
+    rule: str = "steepest"
     momentum: Scalar | None = None
     keep_best: bool = False
+    num_restarts: int = 1
+    init: Array | None = None
+    eot_samples: int = 0
     unroll: bool = True
 
     def __post_init__(self):
         checks.one_of("start", self.start, threat.STARTS)
         checks.one_of("schedule", self.schedule, SCHEDULES)
-        if self.num_steps < 0:
-            raise ValueError(f"PGD.num_steps must be at least 0, got {self.num_steps}.")
+        checks.one_of("rule", self.rule, ("steepest", *rules.RULES))
+        if self.rule != "steepest" and self.momentum is not None:
+            raise ValueError(f"PGD.momentum is of the rule 'steepest'; {self.rule!r} has its own.")
+        checks.at_least(0, num_steps=self.num_steps, eot_samples=self.eot_samples, where="PGD")
+        checks.at_least(1, num_restarts=self.num_restarts, where="PGD")
 
     @property
     def passes(self) -> tuple[int, int]:
         """Forward and backward passes of an image."""
-        return self.num_steps + self.keep_best, self.num_steps
+        draws = max(self.eot_samples, 1) * self.num_restarts
+        judgements = self.keep_best + (self.num_restarts > 1)
+        return draws * (self.num_steps + judgements), draws * self.num_steps
 
 
 class State(NamedTuple):
-    """An attack between two steps: how many are done ``[B]``, the clean images, the iterate, what momentum has gathered
-    (None without), and the best iterate with its loss ``[B]``."""
+    """An attack between two steps: how many are done ``[B]``, the clean images, the iterate, what momentum or a rule
+    of optax has gathered (None without), the best iterate with its loss ``[B]``, the keys of a random loss ``[B]``."""
 
     step: Array
     origin: Images
     images: Images
-    velocity: Array | None
+    velocity: Any
     best_images: Images
     best_loss: Array
+    keys: Key | None
 
 
 def pgd(loss_fn: LossFn, key: Key, images: Images, spec: PGD) -> Images:
     """Images of higher ``loss_fn`` inside the threat model around ``images [B, H, W, C]``.
 
     The gradient is of the sum over the batch, which is exact per example as long as examples do not interact in
-    ``loss_fn`` (a model in eval mode). No gradient flows through the result. Images outside ``bounds`` are first
-    clipped to them. ``keep_best`` ignores a loss that is NaN.
+    ``loss_fn`` (a model in eval mode). No gradient flows through the result. Images outside ``bounds`` are refused;
+    inside a compiled program, which cannot see them, they are first clipped. ``keep_best`` ignores a loss that is NaN.
     """
-    state = start(key, images, spec)
-    return finish(loss_fn, advance(loss_fn, state, spec, spec.num_steps), spec)
+    state = PIECES.start(key, images, spec)
+    return PIECES.finish(loss_fn, PIECES.advance(loss_fn, state, spec, spec.num_steps), spec)
 
 
 def start(key: Key, images: Images, spec: PGD) -> State:
     """The state before the first step."""
     origin = clean(images, spec.threat)
-    first = threat.start(key, origin, spec.threat, spec.start, spec.start_scale)
+    first = first_images(key, origin, spec)
     # Sum of the origin keeps the batch axis, and with it the sharding, of the images.
     never = jnp.full_like(jnp.sum(origin, axis=(1, 2, 3)), -jnp.inf)
-    velocity = None if spec.momentum is None else jnp.zeros_like(origin)
-    return State(jnp.zeros_like(never, jnp.int32), origin, first, velocity, first, never)
+    keys = eot.keys_of(key, len(origin), spec.eot_samples)
+    return State(jnp.zeros_like(never, jnp.int32), origin, first, _nothing_gathered(origin, spec), first, never, keys)
 
 
 def advance(loss_fn: LossFn, state: State, spec: PGD, num_steps: int) -> State:
@@ -95,15 +113,14 @@ def advance(loss_fn: LossFn, state: State, spec: PGD, num_steps: int) -> State:
     step_size = threat.expand("PGD.step_size", spec.step_size, state.images)
 
     def step(state: State) -> State:
-        losses, gradient = value_and_gradient(loss_fn, state.images)
+        losses, gradient = value_and_gradient(seen(loss_fn, state, spec), state.images)
         if spec.keep_best:
             state = _keep_best(state, losses)
-        state = _gathered(state, gradient, spec)
-        direction = gradient if state.velocity is None else state.velocity
+        direction, velocity = _direction(state, gradient, spec)
         done = (state.step / max(spec.num_steps, 1)).astype(state.images.dtype)
         length = step_size * SCHEDULES[spec.schedule](done)[:, None, None, None]
-        moved = state.images + length * threat.steepest(direction, spec.threat, state.images, spec.sparsity)
-        return state._replace(step=state.step + 1, images=threat.project(moved, state.origin, spec.threat))
+        moved = threat.project(state.images + length * direction, state.origin, spec.threat)
+        return state._replace(step=state.step + 1, images=moved, velocity=velocity)
 
     if spec.unroll:
         for _ in range(num_steps):
@@ -115,11 +132,16 @@ def advance(loss_fn: LossFn, state: State, spec: PGD, num_steps: int) -> State:
 def finish(loss_fn: LossFn, state: State, spec: PGD) -> Images:
     """The result of the attack."""
     if spec.keep_best:
-        state = _keep_best(state, loss_fn(state.images))
+        state = _keep_best(state, seen(loss_fn, state, spec)(state.images))
     return jax.lax.stop_gradient(state.best_images if spec.keep_best else state.images)
 
 
-PIECES = Iterated(start, advance, finish)
+def seen(loss_fn: LossFn, state: State, spec: PGD) -> LossFn:
+    """The loss that the next step raises."""
+    return eot.seen(loss_fn, state.keys, state.step, spec.eot_samples)
+
+
+PIECES = with_restarts(Iterated(start, advance, finish, seen))
 
 
 def check(images: Images) -> Images:
@@ -131,7 +153,19 @@ def check(images: Images) -> Images:
 
 def clean(images: Images, threat: Threat) -> Images:
     """The images that an attack starts from: checked, and in ``threat.bounds``."""
-    return jnp.clip(check(images), *threat.bounds)
+    images = check(images)
+    checks.known_in_bounds(images, threat.bounds)
+    return jnp.clip(images, *threat.bounds)
+
+
+def first_images(key: Key, origin: Images, spec: Any) -> Images:
+    """Where an attack starts: ``spec.init`` inside the threat model, or a random point of it."""
+    if spec.init is None:
+        return threat.start(key, origin, spec.threat, spec.start, spec.start_scale)
+    if spec.init.shape != origin.shape:
+        name = type(spec).__name__
+        raise ValueError(f"{name}.init must have the shape of the images, {origin.shape}, got {spec.init.shape}.")
+    return threat.project(spec.init.astype(origin.dtype), origin, spec.threat)
 
 
 def value_and_gradient(loss_fn: LossFn, images: Images) -> tuple[Array, Array]:
@@ -147,15 +181,29 @@ def value_and_gradient(loss_fn: LossFn, images: Images) -> tuple[Array, Array]:
     return losses, gradient
 
 
-def _gathered(state: State, gradient: Array, spec: PGD) -> State:
-    """The state after its momentum has taken in ``gradient``; one that is not finite is left out."""
-    if state.velocity is None:
-        return state
+def _nothing_gathered(origin: Images, spec: PGD) -> Any:
+    if spec.rule != "steepest":
+        return rules.start(spec.rule, origin)
+    return None if spec.momentum is None else jnp.zeros_like(origin)
+
+
+def _direction(state: State, gradient: Array, spec: PGD) -> tuple[Array, Any]:
+    """What to add ``step_size`` times, and what momentum or the rule has gathered with ``gradient``."""
+    velocity = state.velocity
+    if spec.rule != "steepest":
+        finite = jnp.all(jnp.isfinite(gradient), axis=(1, 2, 3), keepdims=True)
+        return rules.descend(spec.rule, jnp.where(finite, -gradient, 0), velocity)
+    if velocity is not None:
+        gradient = velocity = _gathered(velocity, gradient, spec)
+    return threat.steepest(gradient, spec.threat, state.images, spec.sparsity), velocity
+
+
+def _gathered(velocity: Array, gradient: Array, spec: PGD) -> Array:
+    """Momentum after it has taken in ``gradient``; one that is not finite is left out."""
     size = threat.norm(gradient, "l1")
     usable = jnp.isfinite(size) & (size > 0)
     unit = jnp.where(usable, gradient / jnp.where(usable, size, 1), 0)
-    momentum = threat.expand("PGD.momentum", spec.momentum, gradient)
-    return state._replace(velocity=momentum * state.velocity + unit)
+    return threat.expand("PGD.momentum", spec.momentum, gradient) * velocity + unit
 
 
 def _keep_best(state: State, losses: Array) -> State:

@@ -3,6 +3,7 @@
 from robust_saliency.attacks.apgd import APGD, apgd
 from robust_saliency.attacks.apgd import PIECES as APGD_PIECES
 from robust_saliency.attacks.fgsm import FGSM, fgsm
+from robust_saliency.attacks.fgsm_rs import FGSMRS, fgsm_rs
 from robust_saliency.attacks.iterated import Iterated
 from robust_saliency.attacks.pgd import PGD, pgd
 from robust_saliency.attacks.pgd import PIECES as PGD_PIECES
@@ -11,6 +12,7 @@ from robust_saliency.types import Images, Key, LossFn
 ATTACKS = {
     "apgd": (APGD, apgd),
     "fgsm": (FGSM, fgsm),
+    "fgsm_rs": (FGSMRS, fgsm_rs),
     "pgd": (PGD, pgd),
 }
 

@@ -20,6 +20,7 @@ class AttackResult(NamedTuple):
     margin: ``max_{k != y} z_k - z_y`` of ``images``, ``[B]``.
     distance: ``|images - clean|`` in the threat's norm, ``[B]``.
     forwards, backwards: passes of this example through the network, int32 ``[B]``; those of this judgement not counted.
+    trace: the attacked loss of the iterate after each step, ``[B, num_steps]``; None where it was not asked for.
     """
 
     images: Images
@@ -29,6 +30,7 @@ class AttackResult(NamedTuple):
     distance: Array
     forwards: Array
     backwards: Array
+    trace: Array | None = None
 
 
 def judge(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency import losses, randomness, threat
+from robust_saliency import checks, losses, randomness, threat
 from robust_saliency.attacks.iterated import Iterated
 from robust_saliency.attacks.pgd import clean
 from robust_saliency.attacks.result import AttackResult, judge
@@ -46,8 +46,7 @@ class Square:
     unroll: bool = False
 
     def __post_init__(self):
-        if self.num_steps < 0:
-            raise ValueError(f"Square.num_steps must be at least 0, got {self.num_steps}.")
+        checks.at_least(0, num_steps=self.num_steps, where="Square")
         if isinstance(self.p_init, int | float) and not 0 < self.p_init <= 1:
             raise ValueError(f"Square.p_init must be above 0 and at most 1, got {self.p_init}.")
 

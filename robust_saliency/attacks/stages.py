@@ -49,7 +49,8 @@ class Aimed(NamedTuple):
 def stages(spec: Any, classes: int) -> tuple[Stage, ...]:
     """The stages of the decision attack ``spec`` on a network of so many classes; () for an attack in one piece.
 
-    In one piece are FAB with restarts, which begin where the last run ended, and a maximiser that makes no step.
+    In one piece are FAB with restarts, which begin where the last run ended, a maximiser that makes no step, and what
+    attacks a random network or keeps a trace.
     """
     if isinstance(spec, AutoAttack):
         return tuple(stage for part in cascade(spec) for stage in stages(part, classes))
@@ -59,10 +60,11 @@ def stages(spec: Any, classes: int) -> tuple[Stage, ...]:
     if isinstance(spec, FAB) and spec.num_restarts == 1:
         name, backwards = ("fab-t", 1) if spec.targeted else ("fab", classes - 1)
         return tuple(Stage(_name(name, spec, rank), spec, rank, spec.num_steps, 2, backwards) for rank in ranks)
-    if isinstance(spec, Untargeted | Targeted) and iterated(spec.attack) is not None and spec.attack.num_steps:
+    if isinstance(spec, Untargeted | Targeted) and _has_steps(spec):
         attack = type(spec.attack).__name__.lower()
         name = f"{attack}-t" if _is_targeted(spec) else f"{attack}-{_SHORT[spec.loss]}"
-        return tuple(Stage(_name(name, spec, rank), spec, rank, spec.attack.num_steps, 1, 1) for rank in ranks)
+        runs = spec.attack.num_restarts
+        return tuple(Stage(_name(name, spec, rank), spec, rank, spec.attack.num_steps, runs, runs) for rank in ranks)
     return ()
 
 
@@ -112,6 +114,12 @@ def steps_at_once(num_steps: int, most: int) -> int:
 def threat_of(spec: Any) -> Threat:
     """The threat model of a decision attack."""
     return spec.attack.threat if isinstance(spec, Untargeted | Targeted) else spec.threat
+
+
+def _has_steps(spec: Untargeted | Targeted) -> bool:
+    attack = spec.attack
+    staged = iterated(attack) is not None and attack.num_steps > 0 and not attack.eot_samples
+    return staged and not getattr(spec, "trace", False)
 
 
 def _is_targeted(spec: Any) -> bool:

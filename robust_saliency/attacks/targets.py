@@ -3,12 +3,26 @@
 import jax
 import jax.numpy as jnp
 
+from robust_saliency import checks
 from robust_saliency.types import Array, Images, Labels, LogitsFn
 
 
 def num_classes(logits_fn: LogitsFn, images: Images) -> int:
     """K of ``logits_fn``: images ``[B, H, W, C]`` -> ``[B, K]``."""
     return jax.eval_shape(logits_fn, images).shape[-1]
+
+
+def check(logits_fn: LogitsFn, images: Images, labels: Labels, targets: Labels | None = None) -> int:
+    """The number of classes; ValueError for labels or targets that are no class, and for a target that is its label.
+
+    Values are looked at where they are known: outside a compiled program.
+    """
+    classes = num_classes(logits_fn, images)
+    checks.known_labels("labels", labels, classes)
+    if targets is not None:
+        checks.known_labels("targets", targets, classes)
+        checks.known_different(targets, labels if targets.ndim == 1 else labels[:, None])
+    return classes
 
 
 def likeliest_wrong(logits: Array, labels: Labels, count: int) -> Array:

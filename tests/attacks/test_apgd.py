@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import attacks, losses
+from robust_saliency import attacks, losses, threat
 from robust_saliency.attacks import APGD, PGD
-from robust_saliency.attacks.apgd import check_points
+from robust_saliency.attacks.apgd_checks import check_points
 from robust_saliency.threat import Threat
 from tests.keys import fast_key
 
@@ -168,3 +168,34 @@ def test_it_goes_on_where_cross_entropy_has_no_gradient_left(rng):
     for loss, fooled in ((losses.cross_entropy, False), (losses.margin, True)):
         found = attacks.apgd(lambda x, loss=loss: loss(logits_fn(x), labels), fast_key(0), images, spec)
         assert bool(losses.margin(logits_fn(found), labels)[0] > 0) == fooled
+
+
+def test_epsilon_shrinks_from_three_times_its_value_and_every_part_begins_anew(rng):
+    """The parts one by one by hand: each an attack of its own, in its own ball, from the best image before."""
+    images = jnp.asarray(rng.uniform(0.2, 0.8, (4, 2, 3, 2)), jnp.float32)
+    whole = APGD(threat=Threat(norm="l1", epsilon=0.4), num_steps=20, start="none", shrink_epsilon=True, unroll=False)
+    found = jax.jit(lambda x: attacks.apgd(hills, fast_key(1), x, whole))(images)
+    best = images
+    for factor, steps in ((3, 6), (2, 6), (1, 8)):
+        model = Threat(norm="l1", epsilon=0.4 * factor)
+        part = APGD(threat=model, num_steps=steps, init=threat.project(best, images, model), unroll=False)
+        pieces = attacks.iterated(part)
+        state = pieces.advance(hills, pieces.start(fast_key(1), images, part), part, steps)
+        # The last iterate of a part but the last one is never looked at: its loss would cost a pass.
+        best = state.best_images if factor > 1 else pieces.finish(hills, state, part)
+    np.testing.assert_allclose(found, best, atol=1e-5)
+    assert (np.abs(found - images).sum((1, 2, 3)) <= 0.4 + 1e-5).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 17])
+def test_a_shrinking_epsilon_fits_any_number_of_steps_and_stays_in_the_ball_at_any_of_them(steps, rng):
+    images = jnp.asarray(rng.uniform(0.2, 0.8, (2, 2, 3, 2)), jnp.float32)
+    spec = APGD(threat=Threat(norm="l1", epsilon=0.2), num_steps=steps, shrink_epsilon=True, unroll=False)
+    pieces = attacks.iterated(spec)
+    state = pieces.start(fast_key(0), images, spec)
+    advance = jax.jit(lambda s: pieces.advance(hills, s, spec, 1))
+    for _ in range(steps):
+        state = advance(state)
+        seen = np.asarray(pieces.finish(hills, state, spec))
+        assert (np.abs(seen - images).sum((1, 2, 3)) <= 0.2 + 1e-5).all()
+    np.testing.assert_array_equal(state.step, steps)

@@ -6,12 +6,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from scipy.optimize import minimize
 
 from robust_saliency import losses
-from robust_saliency.attacks import adam
 from robust_saliency.attacks.carlini_wagner import CarliniWagner, advance, carlini_wagner, finish, start
 from robust_saliency.threat import Threat
 from tests.keys import fast_key
@@ -332,27 +330,6 @@ def test_in_pieces_or_unrolled_it_is_one_attack(examples):
     np.testing.assert_array_equal(end(state._replace(best_images=far)).images, far)
     chex.assert_trees_all_close(unrolled, rolled, atol=1e-4)
     chex.assert_trees_all_close(in_pieces, rolled, atol=1e-4)
-
-
-def test_adam_is_that_of_optax(rng):
-    # Of many scales, some as small as the epsilon of Adam.
-    gradients = (rng.normal(size=(20, 2, 3, 4, 1)) * 10.0 ** rng.integers(-9, 4, (2, 3, 4, 1))).astype(np.float32)
-    gradients[:, 0, 0] = 0
-    optimiser = optax.adam(0.01)
-
-    @jax.jit
-    def both(count, gradient, mine, moments, theirs, state):
-        direction, moments = adam.descend(gradient, moments, count)
-        update, state = optimiser.update(gradient, state)
-        return mine + 0.01 * direction, moments, theirs + update, state
-
-    mine = theirs = jnp.zeros((2, 3, 4, 1))
-    moments, state = adam.start(mine), optimiser.init(theirs)
-    for count, gradient in enumerate(gradients, start=1):
-        mine, moments, theirs, state = both(count, gradient, mine, moments, theirs, state)
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
-    assert np.abs(mine).max() > 0.1
-    np.testing.assert_array_equal(mine[0, 0], 0)
 
 
 def test_bad_specs_are_one_sentence():

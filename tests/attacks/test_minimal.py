@@ -35,12 +35,12 @@ def search(logits_fn, images, labels, norm, highest, num_searches=10):
     @jax.jit
     @chex.assert_max_traces(n=1)
     def run(highest):
-        def attack(epsilon):
+        def attack(epsilon, init):
             model = Threat(norm=norm, epsilon=epsilon)
-            spec = PGD(threat=model, step_size=epsilon / 2, num_steps=4, start="none", sparsity=0.0, unroll=False)
+            spec = PGD(threat=model, step_size=epsilon / 2, num_steps=4, init=init, sparsity=0.0, unroll=False)
             return untargeted(logits_fn, fast_key(0), images, labels, Untargeted(attack=spec, loss="margin"))
 
-        return minimal.minimal_epsilon(attack, highest, NUM, num_searches)
+        return minimal.minimal_epsilon(attack, highest, jnp.asarray(images), num_searches)
 
     return run(highest)
 
