@@ -58,6 +58,10 @@ def _run(mode: str, plain: dict, workdir: str):
         if not (plain.get("study") or {}).get("runs"):
             raise UserError("--mode=study needs config.study.runs; this config has none.")
         return study.study(plain, workdir)
+    if mode == "robustness" and workdirs.holds_study(workdir):
+        from robust_saliency import study_robustness
+
+        return study_robustness.study_robustness(plain, workdir)
     # A single run's workdir must not remember a study: it would be one the next time.
     experiment = config.parse({name: section for name, section in plain.items() if name != "study"})
     if mode != "benchmark":

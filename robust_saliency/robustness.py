@@ -16,7 +16,7 @@ from robust_saliency.robustness_checks import Check, Facts
 from robust_saliency.robustness_facts import Subject, measure, plans
 
 
-def robustness(experiment: Experiment, workdir: str) -> str:
+def robustness(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
     """Attacks the run in ``workdir`` as ``config.robustness`` says; returns the path of robustness.html.
 
     Writes ``workdir/robustness/``: robustness.json (passes, checklist, provenance), examples.csv (one row an example:
@@ -26,28 +26,15 @@ def robustness(experiment: Experiment, workdir: str) -> str:
     began = time.monotonic()
     settings = experiment.robustness
     with workdirs.Workdir(workdir, create=False), jax.default_matmul_precision("highest"):
-        classifier, variables, described, step = initialise.load_described(workdir)
-        data = data_lib.load(experiment.data)
-        initialise.check_unchanged(described, experiment.plain)
-        data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
-        mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.robustness.batch_size")
-        folder = os.path.join(workdir, "robustness")
-        subject = Subject(
-            classifier=classifier,
-            variables=sharding.put_replicated(variables, mesh),
-            split=data.test,
-            indices=data_lib.choose(len(data.test), settings.num_examples),
-            num_classes=len(data.class_names),
-            mesh=mesh,
-            folder=folder,
-            identity=experiment.plain["data"],
-        )
+        data = data or data_lib.load(experiment.data)
+        subject, step = subject_of(experiment, workdir, data)
         found, facts = measure(subject, settings)
         checks = robustness_checks.checklist(facts)
         described = {
             "title": experiment.plain.get("title", ""),
             "settings": experiment.plain.get("robustness", {}),
             "data": data.description,
+            "data_config": experiment.plain.get("data"),
             "checkpoint_step": step,
             "seconds": time.monotonic() - began,
         }
@@ -55,6 +42,39 @@ def robustness(experiment: Experiment, workdir: str) -> str:
     for check in checks:
         say(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.sentence}")
     return path
+
+
+def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tuple[Subject, int]:
+    """The trained network in ``workdir`` with what it is attacked on, and the step of its checkpoint.
+
+    Raises ValueError where the config says of the network what is not true of it, or shows it images of its training.
+    """
+    settings = experiment.robustness
+    classifier, variables, described, step = initialise.load_described(workdir)
+    initialise.check_unchanged(described, experiment.plain)
+    data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
+    mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.robustness.batch_size")
+    subject = Subject(
+        classifier=classifier,
+        variables=sharding.put_replicated(variables, mesh),
+        split=data.test,
+        indices=data_lib.choose(len(data.test), settings.num_examples),
+        num_classes=len(data.class_names),
+        mesh=mesh,
+        folder=os.path.join(workdir, "robustness"),
+        identity=experiment.plain["data"],
+    )
+    return subject, step
+
+
+def is_done(experiment: Experiment, subject: Subject, step: int) -> bool:
+    """True where ``subject.folder`` holds a finished report by the present config, of the present checkpoint."""
+    path = os.path.join(subject.folder, "robustness.json")
+    if not (os.path.exists(path) and os.path.exists(os.path.join(subject.folder, "robustness.html"))):
+        return False
+    about = records.read_json(path)
+    done = (about.get("settings"), about.get("data_config"), about.get("checkpoint_step"))
+    return done == (experiment.plain.get("robustness"), experiment.plain.get("data"), step)
 
 
 def _written(subject: Subject, settings, found: dict, facts: Facts, checks: list[Check], described: dict) -> str:

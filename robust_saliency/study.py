@@ -51,7 +51,6 @@ def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
 def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experiment]]:
     """Every run of the study as ((label, seed, folder, description), experiment), in the order of work."""
     settings = plain["study"]
-    base = {name: value for name, value in plain.items() if name != "study"}
     labels = [run.get("label") for run in settings["runs"]]
     if len(set(labels)) != len(labels) or not all(labels):
         raise ValueError(f"config.study.runs: every run needs a label of its own, got {labels}.")
@@ -60,14 +59,20 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
         raise ValueError(f"config.study.reference is {settings['reference']!r}; the runs are {', '.join(labels)}.")
     if settings["seeds"] < 1:
         raise ValueError(f"config.study.seeds must be at least 1, got {settings['seeds']}.")
-    experiments = []
-    for seed in range(base.get("seed", 0), base.get("seed", 0) + settings["seeds"]):
-        for run in settings["runs"]:
-            where = f"config.study.runs[{run['label']}].overrides"
-            merged = {**config_fields.merge(base, run.get("overrides") or {}, where), "seed": seed}
-            identity = (run["label"], seed, os.path.join(f"seed{seed}", run["label"]), run.get("description", ""))
-            experiments.append((identity, config.parse(merged)))
-    return experiments
+    first = plain.get("seed", 0)
+    return [
+        ((run["label"], seed, os.path.join(f"seed{seed}", run["label"]), run.get("description", "")),
+         experiment_of(plain, run, seed))
+        for seed in range(first, first + settings["seeds"])
+        for run in settings["runs"]
+    ]  # fmt: skip
+
+
+def experiment_of(plain: Mapping, run: Mapping, seed: int) -> config.Experiment:
+    """The experiment of an entry of ``plain['study']['runs']``: its overrides laid over the rest of the config."""
+    base = {name: value for name, value in plain.items() if name != "study"}
+    where = f"config.study.runs[{run['label']}].overrides"
+    return config.parse({**config_fields.merge(base, run.get("overrides") or {}, where), "seed": seed})
 
 
 def _before(workdir: str) -> dict:

@@ -70,13 +70,36 @@ def attack(
     every half minute, and taken up again by the same ``plan`` on the same ``variables`` and ``indices``, where
     ``identity``, which says what the indices are of, is the same too.
     """
-    about = [identity, _digest(variables), [str(stage) for stage in plan], np.asarray(indices).tolist()]
-    work = _Work(logits_of, variables, gather, indices, mesh, batch_size, key, path, json.dumps(about, sort_keys=True))
+    about = _about(variables, indices, plan, identity)
+    work = _Work(logits_of, variables, gather, indices, mesh, batch_size, key, path, about)
     found = work.taken_up() or work.judged_clean()
     for number, stage in enumerate(plan):
         found = work.through(found, number, stage, f"{title}: {stage.name}")
     work.save(found)
     return found
+
+
+def kept(
+    path: str, variables: Any, indices: np.ndarray, plan: tuple[stages.Stage, ...], identity: Any = None
+) -> Found | None:
+    """What :func:`attack` left at ``path``; None where it was about something else.
+
+    Raises ValueError where the file is missing or damaged.
+    """
+    return _read(path, _about(variables, indices, plan, identity))
+
+
+def _about(variables: Any, indices: np.ndarray, plan: tuple[stages.Stage, ...], identity: Any) -> str:
+    about = [identity, _digest(variables), [str(stage) for stage in plan], np.asarray(indices).tolist()]
+    return json.dumps(about, sort_keys=True)
+
+
+def _read(path: str, about: str) -> Found | None:
+    arrays = records.read_npz(path)
+    if set(arrays) != {*Found._fields, "identity"}:
+        raise ValueError(f"{path} is damaged: it holds {', '.join(arrays)}.")
+    same = str(arrays.pop("identity")) == about
+    return Found(**arrays) if same else None
 
 
 class _Work:
@@ -90,10 +113,7 @@ class _Work:
         """What an earlier call left, if it was about the same."""
         if not self.path or not os.path.exists(self.path):
             return None
-        arrays = records.read_npz(self.path)
-        if str(arrays.pop("identity")) != self.identity:
-            return None
-        return Found(**arrays)
+        return _read(self.path, self.identity)
 
     def save(self, found: Found) -> None:
         self.saved = time.monotonic()

@@ -64,6 +64,15 @@ def has_results(workdir: str | Path) -> bool:
     return any(True for pattern in results for _ in path.glob(pattern))
 
 
+def holds_study(workdir: str | Path) -> bool:
+    """Whether ``workdir`` is the folder of a study, finished or not: a run's own config has no runs."""
+    path = Path(workdir)
+    if (path / "study.json").exists():
+        return True
+    remembered = records.read_json(path / CONFIG) if (path / CONFIG).exists() else {}
+    return bool((remembered.get("study") or {}).get("runs"))
+
+
 def refuse_study(workdir: str | Path) -> None:
     """Raises ValueError, naming the runs, where ``workdir`` holds a study: training, evaluating and explaining is of
     one run."""

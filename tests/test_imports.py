@@ -51,10 +51,14 @@ MAY_IMPORT = {
     "robustness_programs": BUILD,
     "robustness_facts": BUILD | {"robustness_checks", "robustness_programs", "survivors"},
     "robustness": BUILD | {"robustness_checks", "robustness_facts", "survivors", "report"},
+    "transfer": FLOOR | {"metrics", "models", "sharding", "progress"},
+    "transfer_checks": {"robustness_checks"},
     "evaluate": BUILD | {"evaluate_programs", "descriptions", "survivors"},
     "benchmark": BUILD,
     "explain": BUILD | {"report"},
     "study": BUILD | {"train", "evaluate", "benchmark", "report"},
+    "study_robustness": BUILD
+    | {"study", "robustness", "robustness_facts", "survivors", "transfer", "transfer_checks", "report"},
 }
 
 STANDARD_IN_PURE = {
@@ -74,6 +78,7 @@ ONLY = {
     "statistics": {"numpy", "scipy"},
     "records": {"numpy"},
     "robustness_checks": {"numpy"},
+    "transfer_checks": {"numpy"},
     "csv_columns": {"numpy"},
     "report": {"numpy", "matplotlib", "jinja2", "PIL"},
 }

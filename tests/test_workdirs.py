@@ -113,3 +113,14 @@ def test_a_study_is_not_taken_for_a_run_and_its_runs_are_named(tmp_path):
     records.write_json(tmp_path / "study.json", {"runs": [{"dir": "seed0/linf"}, {"dir": "seed0/l2"}]})
     with pytest.raises(ValueError, match=r"holds a study; give one of its runs: .*seed0/linf, .*seed0/l2\.$"):
         workdirs.refuse_study(tmp_path)
+
+
+def test_a_study_is_known_before_its_first_run_is_finished(tmp_path):
+    assert not workdirs.holds_study(tmp_path)
+    records.write_json(tmp_path / "config.json", {"seed": 0})
+    assert not workdirs.holds_study(tmp_path)
+    records.write_json(tmp_path / "config.json", {"seed": 0, "study": {"runs": [{"label": "standard"}]}})
+    assert workdirs.holds_study(tmp_path)
+    (tmp_path / "config.json").unlink()
+    records.write_json(tmp_path / "study.json", {"runs": []})
+    assert workdirs.holds_study(tmp_path)

@@ -8,7 +8,7 @@ there too, since both would write its manifest.
 from pathlib import Path
 
 from robust_saliency import records
-from robust_saliency.report import explanations, load, markdown_tables, page, robustness
+from robust_saliency.report import explanations, load, markdown_tables, page, robustness, study_robustness
 
 
 def report(directory: str | Path) -> Path:
@@ -30,6 +30,13 @@ def robustness_page(folder: str | Path) -> Path:
     """Writes ``robustness.html`` from the robustness.json and examples.csv of ``folder`` and returns its path."""
     path = Path(folder) / "robustness.html"
     records.write_atomic(path, robustness.render(folder))
+    return path
+
+
+def study_robustness_page(study: str | Path) -> Path:
+    """Writes ``robustness/robustness.html`` of a study, from the reports of its runs, and returns its path."""
+    path = Path(study) / "robustness" / "robustness.html"
+    records.write_atomic(path, study_robustness.render(study))
     return path
 
 

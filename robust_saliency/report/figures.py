@@ -1,7 +1,8 @@
-"""The figures drawn with matplotlib: deletion and insertion curves with bands, and training curves."""
+"""The figures drawn with matplotlib: deletion and insertion, training, and robustness over epsilon."""
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,24 +58,37 @@ def training_figure(study: Study) -> Picture | None:
     return Picture("training", _png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
 
 
-def robustness_curve(smallest: np.ndarray, epsilon: float, norm: str) -> Picture:
-    """Share of images whose smallest epsilon is larger, against epsilon, with Wilson's 95 % band."""
-    finite = smallest[np.isfinite(smallest)]
+def robustness_curves(smallest: Mapping[str, Sequence[np.ndarray]], epsilon: float, norm: str) -> Picture:
+    """Share of images whose smallest epsilon is larger, against epsilon: by run, a line a seed.
+
+    With Wilson's 95 % band where every run has one seed; else the seeds show the spread.
+    """
+    values = np.concatenate([seed for seeds in smallest.values() for seed in seeds])
+    finite = values[np.isfinite(values)]
     last = max(2 * epsilon, float(np.quantile(finite, 0.98)) if len(finite) else 0.0)
     x = np.linspace(0, last, 200)
-    left = np.array([int((smallest > at).sum()) for at in x])
-    band = np.array([statistics.wilson_interval(count, len(smallest)) for count in left])
+    colours = run_colours(list(smallest)) if len(smallest) > 1 else dict.fromkeys(smallest, "#0072b2")
     figure, (panel,) = _figure(1)
     figure.set_size_inches(6.2, 3.1)
     figure.subplots_adjust(0.1, 0.16, 0.98, 0.95)
-    panel.plot(x, left / len(smallest), color="#0072b2", linewidth=1.8)
-    panel.fill_between(x, band[:, 0], band[:, 1], color="#0072b2", alpha=0.18, linewidth=0)
+    for label, seeds in smallest.items():
+        for number, seed in enumerate(seeds):
+            left = np.array([int((seed > at).sum()) for at in x])
+            name = label if number == 0 else None
+            panel.plot(x, left / len(seed), color=colours[label], linewidth=1.8 if len(seeds) == 1 else 1.2, label=name)
+            if all(len(seeds) == 1 for seeds in smallest.values()):
+                band = np.array([statistics.wilson_interval(count, len(seed)) for count in left])
+                panel.fill_between(x, band[:, 0], band[:, 1], color=colours[label], alpha=0.18, linewidth=0)
+    if len(smallest) > 1:
+        panel.legend(frameon=False)
     panel.axvline(epsilon, color="#5b636d", linestyle="--", linewidth=1)
     panel.set_ylim(0, 1)
     panel.set_xlim(0, last)
     panel.set_xlabel(f"epsilon ({norm}); dashed: the threat of this report")
     panel.set_ylabel("robust accuracy")
-    return Picture("robustness", _png(figure), f"Robust accuracy over epsilon, {norm}, up to {numbers.plain(last)}")
+    names = f" of {', '.join(smallest)}" if len(smallest) > 1 else ""
+    alt = f"Robust accuracy{names} over epsilon, {norm}, up to {numbers.plain(last)}"
+    return Picture("robustness", _png(figure), alt)
 
 
 def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:

@@ -35,6 +35,12 @@ def difference(estimate: Estimate) -> tuple[str, str]:
     return signed(mean, scale), f"[{signed(low, scale)}, {signed(high, scale)}]"
 
 
+def epsilon(value: float) -> str:
+    """``4/255`` where it is a number of grey levels, else ``0.25``."""
+    levels = round(255 * value, 2)
+    return f"{levels:g}/255" if abs(levels / 255 - value) < 1e-6 * value else f"{value:.4g}"
+
+
 def duration(seconds: float) -> str:
     """``48 s``, ``3 min 3 s`` or ``2 h 5 min``."""
     seconds = round(seconds)

@@ -21,6 +21,11 @@ WORDS = {
 }
 
 
+def words(name: str) -> str:
+    """What an adversary does."""
+    return WORDS.get(name, "the same from several random starts; the worst counts")
+
+
 def render(folder: str | Path) -> str:
     """``robustness.json`` and ``examples.csv`` of ``folder`` as one HTML document."""
     folder = Path(folder)
@@ -34,8 +39,8 @@ def render(folder: str | Path) -> str:
         about=about,
         rows=[_row(name, examples[name], about["passes"].get(name)) for name in attacks],
         answer=_row("all", examples["all"], None),
-        epsilon=_epsilon(about["epsilon"]),
-        curve=figures.robustness_curve(smallest, about["epsilon"], about["norm"]),
+        epsilon=numbers.epsilon(about["epsilon"]),
+        curve=figures.robustness_curves({"": [smallest]}, about["epsilon"], about["norm"]),
         median=numbers.plain(float(np.median(smallest))) if np.isfinite(np.median(smallest)) else "none",
         duration=numbers.duration(about["seconds"]),
         num=len(smallest),
@@ -47,14 +52,9 @@ def _row(name: str, robust: np.ndarray, passes: list[float] | None) -> dict:
     low, high = statistics.wilson_interval(int(robust.sum()), len(robust))
     return {
         "name": name,
-        "words": WORDS.get(name, "the same from several random starts; the worst counts"),
+        "words": words(name),
         "share": numbers.plain(float(robust.mean())),
         "interval": numbers.interval(low, high),
         "count": f"{robust.sum()} of {len(robust)}",
         "passes": "" if passes is None else f"{passes[0]:.0f} + {passes[1]:.0f}",
     }
-
-
-def _epsilon(epsilon: float) -> str:
-    levels = round(255 * epsilon, 2)
-    return f"{levels:g}/255" if abs(levels / 255 - epsilon) < 1e-6 * epsilon else f"{epsilon:.4g}"

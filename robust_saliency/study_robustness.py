@@ -1,0 +1,152 @@
+"""The robustness of a whole study: the report of every run, and how far the adversaries of one fool the others."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from robust_saliency import data as data_lib
+from robust_saliency import environment, records, robustness, study, survivors, transfer, workdirs
+from robust_saliency import report as report_lib
+from robust_saliency.config import Experiment, Robustness
+from robust_saliency.progress import say
+from robust_saliency.robustness_facts import Subject, plans
+from robust_saliency.transfer_checks import white_box_beats_transfer
+
+ATTACK = "apgd-ce"  # whose adversaries are shown to every run
+
+
+class Run(NamedTuple):
+    """A finished run of the study: its name, what study.json says of it, its config, its folder and its data."""
+
+    name: str
+    about: dict
+    experiment: Experiment
+    place: str
+    data: data_lib.Data
+
+
+def study_robustness(plain: Mapping, workdir: str) -> str:
+    """Attacks every finished run of the study in ``workdir`` as ``config.robustness`` says; returns the page's path.
+
+    A run whose report was made by the same settings, on the same data, of the same checkpoint, is not attacked again.
+    Writes ``workdir/robustness/``: transfer.csv (one row an example: whether each run is right on the adversaries of
+    each), robustness.json, robustness.html.
+    """
+    with workdirs.Workdir(workdir, create=False), jax.default_matmul_precision("highest"):
+        runs = _finished(plain, workdir)
+        settings = _common_settings(runs)
+        done = [_is_done(run) for run in runs]
+        for number, (run, is_done) in enumerate(zip(runs, done, strict=True), start=1):
+            say(f"run {number} of {len(runs)}: {run.name}{': its report is there' if is_done else ''}")
+            if not is_done:
+                robustness.robustness(run.experiment, run.place, run.data)
+        began = time.monotonic()
+        folder = os.path.join(workdir, "robustness")
+        described = _described(plain, settings, runs) | _transferred(runs, folder)
+        described["transfer_seconds"] = time.monotonic() - began
+        records.write_json(os.path.join(folder, "robustness.json"), described)
+        return str(report_lib.study_robustness_page(workdir))
+
+
+def _finished(plain: Mapping, workdir: str) -> list[Run]:
+    """The runs that study.json names, in its order; ValueError where there is none, or one that nobody knows."""
+    path = os.path.join(workdir, "study.json")
+    entries = records.read_json(path)["runs"] if os.path.exists(path) else []
+    if not entries:
+        raise ValueError(f"The study in {workdir} has no finished run; run --mode=study first.")
+    known = {run["label"]: run for run in (plain.get("study") or {}).get("runs") or ()}
+    several_seeds = len({about["seed"] for about in entries}) > 1
+    loaded: dict = {}
+    runs = []
+    for about in entries:
+        place = os.path.join(workdir, about["dir"])
+        if about["label"] not in known:
+            listed = ", ".join(known) or "no run"
+            raise ValueError(f"{path} names the run {about['label']!r}; config.study.runs has {listed}.")
+        if not os.path.isdir(place):
+            raise ValueError(f"{path} names the run {about['dir']}; {place} does not exist.")
+        experiment = study.experiment_of(plain, known[about["label"]], about["seed"])
+        if experiment.data not in loaded:
+            loaded[experiment.data] = data_lib.load(experiment.data)
+        name = f"{about['label']}, seed {about['seed']}" if several_seeds else about["label"]
+        runs.append(Run(name, about, experiment, place, loaded[experiment.data]))
+    return runs
+
+
+def _common_settings(runs: list[Run]) -> Robustness:
+    """What all runs are attacked with: adversaries of another epsilon could not be compared."""
+    first = runs[0].experiment
+    for run in runs[1:]:
+        sections = (experiment.plain.get("robustness", {}) for experiment in (first, run.experiment))
+        lines = workdirs.differences(*sections, ignore=("batch_size",))
+        if lines:
+            raise ValueError(
+                f"config.robustness must be the same for every run of a study ({runs[0].name} -> {run.name}):\n"
+                + "\n".join(lines)
+            )
+    return first.robustness
+
+
+def _is_done(run: Run) -> bool:
+    """Whether the run's report is finished; ValueError where it is, but its adversaries are lost."""
+    subject, step = robustness.subject_of(run.experiment, run.place, run.data)
+    return robustness.is_done(run.experiment, subject, step) and _adversaries(run, subject) is not None
+
+
+def _adversaries(run: Run, subject: Subject) -> np.ndarray | None:
+    """``[N, H, W, C]``: what ``ATTACK`` found, or its strongest try; None where it was made by other settings."""
+    plan = plans(run.experiment.robustness, subject.num_classes)[ATTACK]
+    path = os.path.join(subject.folder, f"{ATTACK}.npz")
+    try:
+        found = survivors.kept(path, subject.variables, subject.indices, plan, subject.identity)
+    except ValueError as error:
+        raise ValueError(f"{error} To attack {run.name} again, delete {subject.folder}.") from error
+    return None if found is None else found.images
+
+
+def _transferred(runs: list[Run], folder: str) -> dict:
+    """The transfer matrix and its check, for robustness.json; every example of it goes into transfer.csv."""
+    if len(runs) == 1:
+        return {"transfer": None, "no_transfer": "The study has one run.", "checks": []}
+    subjects = [robustness.subject_of(run.experiment, run.place, run.data)[0] for run in runs]
+    held = [subject.split.gather(subject.indices) for subject in subjects]
+    different = transfer.different_examples({run.name: rows for run, rows in zip(runs, held, strict=True)})
+    if different:
+        say(f"No transfer between the networks: {different}")
+        records.remove(os.path.join(folder, "transfer.csv"))
+        return {"transfer": None, "no_transfer": different, "checks": []}
+    networks = [
+        transfer.Network(subject.classifier, subject.variables, subject.mesh, run.experiment.robustness.batch_size)
+        for run, subject in zip(runs, subjects, strict=True)
+    ]
+
+    def adversaries() -> Iterator[np.ndarray]:
+        return (_adversaries(run, subject) for run, subject in zip(runs, subjects, strict=True))
+
+    correct = transfer.transfer(networks, adversaries(), held[0]["label"])
+    check = white_box_beats_transfer(correct, [run.name for run in runs])
+    say(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.sentence}")
+    columns = {"id": held[0]["id"], "label": held[0]["label"]}
+    for source, rows in zip(runs, correct, strict=True):
+        for target, right in zip(runs, rows, strict=True):
+            columns[f"{source.about['dir']} -> {target.about['dir']}"] = right.astype(int)
+    records.write_csv(os.path.join(folder, "transfer.csv"), columns)
+    return {"transfer": correct.sum(-1), "checks": [check._asdict()]}
+
+
+def _described(plain: Mapping, settings: Robustness, runs: list[Run]) -> dict:
+    return {
+        "title": plain.get("title", ""),
+        "norm": settings.threat.norm,
+        "epsilon": float(settings.threat.epsilon),
+        "settings": plain.get("robustness", {}),
+        "attack": ATTACK,
+        "runs": [run.about for run in runs],
+        "command": environment.command(),
+        "hardware": environment.hardware(),
+        "versions": environment.versions(),
+    }
