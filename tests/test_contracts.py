@@ -28,7 +28,7 @@ ENTRIES = [(kind, name) for kind, registry in REGISTRIES.items() for name in reg
 ATTACK_ROWS = {
     "apgd": {"num_steps": 40, "unroll": False, "start": "none"},
     "fgsm": {},
-    "fgsm_rs": {"relative_step": 2.0},
+    "fgsm_rs": {"relative_step": 1e6},
     "pgd": {"step_size": 0.05, "num_steps": 4, "unroll": False, "start": "none"},
 }
 
