@@ -122,10 +122,8 @@ def _at_epsilons(
 ) -> dict[str, Array]:
     """Who is fooled at epsilon and at twice epsilon, and the smallest epsilon found: one program for all of them."""
 
-    clean = data_lib.to_float(batch)["image"]
-
-    def attacked(epsilon: Array, init: Array = clean) -> attacks.AttackResult:
-        return sharding.waited(programs.attacked(subject.variables, keys, batch, epsilon, init), subject.mesh)
+    def attacked(epsilon: Array) -> attacks.AttackResult:
+        return sharding.waited(programs.attacked(subject.variables, keys, batch, epsilon), subject.mesh)
 
     ones = jnp.ones(len(batch["label"]), jnp.float32)
     once, twice = (attacked(factor * settings.threat.epsilon * ones).success for factor in (1, 2))
@@ -133,7 +131,7 @@ def _at_epsilons(
     bracket = minimal.begun(attacked(highest * ones), highest)
     for _ in range(settings.num_searches):
         epsilon = minimal.middle(bracket, highest)
-        bracket = minimal.narrowed(bracket, attacked(epsilon, bracket.images), epsilon)
+        bracket = minimal.narrowed(bracket, attacked(epsilon), epsilon)
     return {"smallest_epsilon": bracket.high, "fooled_once": once, "fooled_twice": twice}
 
 

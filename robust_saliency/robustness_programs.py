@@ -16,8 +16,7 @@ LOSS_STEPS = (10, 40, 50)
 
 
 class Programs(NamedTuple):
-    """facts(variables, keys, batch) -> columns ``[B]``; attacked(variables, keys, batch, epsilon, init) -> AttackResult
-    from the adversaries ``init``, or where that is the clean image from a random start."""
+    """facts(variables, keys, batch) -> columns ``[B]``; attacked(variables, keys, batch, epsilon) -> AttackResult."""
 
     facts: Callable
     attacked: Callable
@@ -42,13 +41,9 @@ def make_programs(classifier: models.Classifier, settings: Robustness) -> Progra
             **_losses_on_the_way(logits_fn, keys, images, labels, settings),
         }
 
-    def attacked(variables, keys, batch, epsilon, init):
+    def attacked(variables, keys, batch, epsilon):
         images = data.to_float(batch)["image"]
-        ball = dataclasses.replace(model, epsilon=epsilon)
-        # What is still clean has no adversary yet: it starts at random.
-        known = jnp.any(init != images, axis=(1, 2, 3), keepdims=True)
-        first = jnp.where(known, init, threat.start(keys, images, ball, "sphere"))
-        spec = attacks.APGD(threat=ball, num_steps=settings.curve_steps, init=first)
+        spec = attacks.APGD(threat=dataclasses.replace(model, epsilon=epsilon), num_steps=settings.curve_steps)
         decide = attacks.Untargeted(attack=spec, loss="dlr")
         return attacks.untargeted(classifier.logits_fn(variables), keys, images, batch["label"], decide)
 
