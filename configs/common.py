@@ -201,7 +201,7 @@ def _model() -> ConfigDict:
     config = ConfigDict()
     config.name = "small_cnn"  # small_cnn, plain_cnn, resnet18, or 'package.module:name'
     config.width = placeholder(int)  # channels of the first block
-    config.activation = "relu"  # relu, softplus, gelu, guided
+    config.activation = "relu"  # relu, softplus, gelu, guided; softplus30 = of sharpness 30
     config.mean = (0.5,)  # normalisation inside the model: images come in as [0, 1]
     config.std = (0.25,)
     config.dtype = "float32"  # of the computation; weights, attacks, losses and maps stay float32

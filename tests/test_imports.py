@@ -12,9 +12,9 @@ PACKAGE = "robust_saliency"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
 FLOOR = {"types", "checks", "randomness"}
-MIDDLE = {"projections", "threat", "losses", "baselines", "schedules", "ensembles"}
+MIDDLE = {"projections", "threat", "losses", "baselines", "schedules", "ensembles", "ranks", "map_distances"}
 SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
-PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives"}
+PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
 EDGES = {
     "models", "data", "optimizer", "sharding", "checkpoint", "records", "workdirs", "environment", "progress",
 }  # fmt: skip
@@ -28,8 +28,10 @@ MAY_IMPORT = {
     "randomness": {"types", "checks"},
     **dict.fromkeys(MIDDLE, FLOOR),
     "threat": FLOOR | {"projections"},
+    "map_distances": FLOOR | {"ranks"},
     **dict.fromkeys(SIBLINGS, FLOOR | MIDDLE),
     "objectives": FLOOR | MIDDLE | SIBLINGS,
+    "map_attacks": FLOOR | MIDDLE | SIBLINGS,
     **dict.fromkeys(EDGES, FLOOR),
     "csv_columns": set(),
     "records": {"csv_columns"},

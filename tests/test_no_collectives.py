@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import attacks, models, robustness_programs, sharding, survivors
+from robust_saliency import attacks, map_attacks, metrics, models, robustness_programs, sharding, survivors
 from robust_saliency.attacks import stages
 from robust_saliency.config import Robustness
 from robust_saliency.evaluate_programs import make_programs
@@ -86,3 +86,24 @@ def test_maps_and_metrics(placed):
     assert collectives(programs.blind, keys, batch) == []
     maps = next(iter(programs.maps.values()))(variables, keys, batch)
     assert collectives(programs.measure, variables, keys, batch, maps) == []
+
+
+@pytest.mark.parametrize("name", metrics.SIMILARITIES)
+def test_similarities(placed, name):
+    _, _, batch, _ = placed
+    Spec, function = metrics.SIMILARITIES[name]
+    maps = batch["image"][..., 0], batch["image"][..., 1]
+    assert collectives(jax.jit(lambda first, second: function(first, second, Spec())), *maps) == []
+
+
+@pytest.mark.parametrize("distance", ["mass_centre", "top_k"])
+def test_attacks_on_maps(placed, distance):
+    classifier, variables, batch, keys = placed
+    spec = map_attacks.MapAttack(distance=distance, attack=attacks.APGD(num_steps=5, unroll=False))
+
+    def run(variables, keys, batch):
+        surrogate = models.with_activation(classifier, "softplus10").logits_fn(variables)
+        logits_fn = classifier.logits_fn(variables)
+        return map_attacks.map_attack(logits_fn, keys, batch["image"], batch["label"], spec, surrogate)
+
+    assert collectives(jax.jit(run), variables, keys, batch) == []

@@ -43,6 +43,17 @@ from robust_saliency.metrics.localisation import (
     relevance_mass,
     relevance_mass_given,
 )
+from robust_saliency.metrics.similarity import (
+    SIMILARITIES,
+    SSIM,
+    CentreShift,
+    Spearman,
+    TopK,
+    centre_shift,
+    spearman,
+    ssim,
+    top_k_intersection,
+)
 from robust_saliency.metrics.smoothness import TotalVariation, total_variation
 from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini, relevance
 from robust_saliency.types import Array
@@ -92,7 +103,10 @@ def count_nan(values: Array) -> Array:
 __all__ = [
     "ARGUMENTS",
     "METRICS",
+    "SIMILARITIES",
+    "SSIM",
     "Accuracy",
+    "CentreShift",
     "Confidence",
     "Deletion",
     "Entropy",
@@ -103,9 +117,12 @@ __all__ = [
     "RankAccuracy",
     "RelevanceMass",
     "RelevanceMassGiven",
+    "Spearman",
+    "TopK",
     "TotalVariation",
     "auc",
     "blind",
+    "centre_shift",
     "confidence",
     "correct",
     "count_nan",
@@ -124,5 +141,8 @@ __all__ = [
     "relevance_mass",
     "relevance_mass_given",
     "run",
+    "spearman",
+    "ssim",
+    "top_k_intersection",
     "total_variation",
 ]

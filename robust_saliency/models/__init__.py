@@ -3,7 +3,7 @@
 from typing import Any
 
 from robust_saliency.models import plain_cnn, resnet, small_cnn
-from robust_saliency.models.activations import ACTIVATIONS
+from robust_saliency.models.activations import ACTIVATIONS, activation, softplus
 from robust_saliency.models.classifier import MODES, Classifier, Output, Variables
 from robust_saliency.models.linen import from_linen
 from robust_saliency.models.nnx import from_nnx
@@ -11,6 +11,7 @@ from robust_saliency.models.plain_cnn import KIM, LLORENTE, VGG11ISH, PlainCNN
 from robust_saliency.models.pooling import average_pool, max_pool
 from robust_saliency.models.resnet import ResNet18
 from robust_saliency.models.small_cnn import SmallCNN
+from robust_saliency.models.surrogate import with_activation
 
 MODELS = {
     "small_cnn": (SmallCNN, small_cnn.make),
@@ -41,9 +42,12 @@ __all__ = [
     "ResNet18",
     "SmallCNN",
     "Variables",
+    "activation",
     "average_pool",
     "from_linen",
     "from_nnx",
     "make",
     "max_pool",
+    "softplus",
+    "with_activation",
 ]

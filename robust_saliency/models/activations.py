@@ -1,8 +1,13 @@
 """Activation functions by name: a field of the model's spec, so that trained weights run with another one."""
 
+import functools
+import re
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from robust_saliency import checks
 from robust_saliency.types import Array
 
 
@@ -31,4 +36,27 @@ def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+@functools.cache
+def softplus(beta: float) -> Callable[[Array], Array]:
+    """``x -> log(1 + exp(beta x)) / beta``: smooth, above ReLU by at most ``log(2) / beta``, which it is at 0.
+
+    Its slope is ``sigmoid(beta x)``, its curvature at most ``beta / 4``. Dombrowski et al. 2019 (1906.07983).
+    """
+    return lambda x: jax.nn.softplus(beta * x) / beta
+
+
 ACTIVATIONS = {"relu": jax.nn.relu, "softplus": jax.nn.softplus, "gelu": gelu, "guided": guided}
+_SHARPNESS = re.compile(r"softplus(\d+(?:\.\d+)?)")
+
+
+def activation(name: str, kind: str = "activation") -> Callable[[Array], Array]:
+    """The function of a name of :data:`ACTIVATIONS`, or of 'softplus' and its beta: 'softplus30' is ``softplus(30)``.
+
+    ValueError, which calls the field ``kind``, for any other name.
+    """
+    sharp = _SHARPNESS.fullmatch(str(name))
+    if sharp and float(sharp[1]) > 0:
+        return softplus(float(sharp[1]))
+    if name not in ACTIVATIONS:
+        checks.one_of(kind, name, (*ACTIVATIONS, "softplus<beta> as in softplus30"))
+    return ACTIVATIONS[name]

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from robust_saliency import checks
 from robust_saliency.models import pooling
-from robust_saliency.models.activations import ACTIVATIONS
+from robust_saliency.models.activations import activation
 from robust_saliency.models.classifier import check_image_shape
 
 # 'float32' means at least float32: Flax then promotes, and float64 images are computed in float64.
@@ -106,7 +106,7 @@ def normalize(images: jnp.ndarray, mean: tuple[float, ...], std: tuple[float, ..
 def check_spec(spec: Any, image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Raises ValueError unless the fields that all bundled networks share fit the images and the classes."""
     kind, channels = type(spec).__name__, check_image_shape(image_shape)[-1]
-    checks.one_of(f"{kind}.activation", spec.activation, ACTIVATIONS)
+    activation(spec.activation, f"{kind}.activation")
     checks.one_of(f"{kind}.dtype", spec.dtype, DTYPES)
     for name, values in (("mean", spec.mean), ("std", spec.std)):
         if len(values) not in (1, channels):

@@ -41,7 +41,9 @@ class Classifier(NamedTuple):
 
     ``init(key) -> {'params', 'state'}``, plain nested dicts of arrays; ``apply`` as described in this module;
     ``layers``: the names that ``capture`` and ``edit`` accept, in the order in which the layers finish, so that a
-    block follows its parts and the last name is the layer of the logits; ``image_shape``: ``(H, W, C)``.
+    block follows its parts and the last name is the layer of the logits; ``image_shape``: ``(H, W, C)``;
+    ``with_activation(function)``: the same network with another activation function, None where it is not known which
+    functions are activations (see :func:`models.with_activation`).
     """
 
     init: Callable[[Key], Variables]
@@ -49,6 +51,7 @@ class Classifier(NamedTuple):
     layers: tuple[str, ...] = ()
     num_classes: int | None = None
     image_shape: tuple[int, int, int] | None = None
+    with_activation: Callable[[Callable[[Array], Array]], "Classifier"] | None = None
 
     def logits_fn(
         self, variables: Variables, *, mode: str = "eval", key: Key | None = None, edit: Edit | None = None

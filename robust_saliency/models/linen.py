@@ -59,7 +59,12 @@ def from_linen(
         features = {path[-1].removeprefix("@"): value for path, (value,) in kept.items()}
         return logits, state | changed, features, visits.names
 
-    return build(init, forward, image_shape, num_classes, layers)
+    def with_activation(function):
+        return from_linen(module.clone(activation=function), image_shape, num_classes, layers)
+
+    has_activation = callable(getattr(module, "activation", None))
+    classifier = build(init, forward, image_shape, num_classes, layers)
+    return classifier._replace(with_activation=with_activation if has_activation else None)
 
 
 def _streams(key):

@@ -63,7 +63,21 @@ def from_nnx(
         _, _, changed = nnx.state(model, *_KINDS)
         return logits, _to_dict(changed, like=state), features, visits.names
 
-    return build(init, forward, image_shape, num_classes, layers)
+    def with_activation(function):
+        def make_with_activation(rngs):
+            model = make_model(rngs)
+            for module in _with_own_activation(model):
+                module.activation = function
+            return model
+
+        return from_nnx(make_with_activation, image_shape, num_classes, layers)
+
+    classifier = build(init, forward, image_shape, num_classes, layers)
+    return classifier._replace(with_activation=with_activation if _with_own_activation(abstract) else None)
+
+
+def _with_own_activation(model):
+    return [module for _, module in nnx.iter_modules(model) if callable(getattr(module, "activation", None))]
 
 
 _SWITCH = {

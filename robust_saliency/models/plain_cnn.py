@@ -3,11 +3,12 @@
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from flax import linen as nn
 
-from robust_saliency.models.activations import ACTIVATIONS
+from robust_saliency.models.activations import activation
 from robust_saliency.models.blocks import (
     DTYPES,
     AveragePool,
@@ -103,7 +104,8 @@ def make(spec: PlainCNN, image_shape: tuple[int, int, int], num_classes: int) ->
         out of its choices.
     """
     check_spec(spec, image_shape, num_classes)
-    return from_linen(_Network(spec, _parse(spec.layers), num_classes), image_shape, num_classes)
+    network = _Network(spec, _parse(spec.layers), num_classes, activation(spec.activation))
+    return from_linen(network, image_shape, num_classes)
 
 
 class _Layer(NamedTuple):
@@ -117,6 +119,7 @@ class _Network(nn.Module):
     spec: PlainCNN
     parsed: tuple[_Layer, ...]
     num_classes: int
+    activation: Callable
 
     @nn.compact
     def __call__(self, images):
@@ -126,7 +129,7 @@ class _Network(nn.Module):
         return logits_layer(self.num_classes)(x)
 
     def _apply(self, layer, x):
-        activation, dtype = ACTIVATIONS[self.spec.activation], DTYPES[self.spec.dtype]
+        activation, dtype = self.activation, DTYPES[self.spec.dtype]
         kind, name, numbers = layer.kind, layer.name, layer.numbers
         if kind == "conv":
             channels, kernel, stride = numbers

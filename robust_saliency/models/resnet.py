@@ -7,7 +7,7 @@ from typing import Any
 from flax import linen as nn
 
 from robust_saliency import checks
-from robust_saliency.models.activations import ACTIVATIONS
+from robust_saliency.models.activations import activation
 from robust_saliency.models.blocks import (
     DTYPES,
     ConvBlock,
@@ -52,7 +52,7 @@ def make(spec: ResNet18, image_shape: tuple[int, int, int], num_classes: int) ->
     """
     check_spec(spec, image_shape, num_classes)
     checks.one_of("ResNet18.stem", spec.stem, _STEMS)
-    return from_linen(_Network(spec, num_classes), image_shape, num_classes)
+    return from_linen(_Network(spec, num_classes, activation(spec.activation)), image_shape, num_classes)
 
 
 class _Block(nn.Module):
@@ -77,22 +77,23 @@ class _Block(nn.Module):
 class _Network(nn.Module):
     spec: ResNet18
     num_classes: int
+    activation: Callable
 
     @nn.compact
     def __call__(self, images):
         spec = self.spec
-        activation, dtype = ACTIVATIONS[spec.activation], DTYPES[spec.dtype]
+        dtype = DTYPES[spec.dtype]
         scale_init = nn.initializers.zeros if spec.zero_init_residual else nn.initializers.ones
         kernel, stride, pool = _STEMS[spec.stem]
 
         x = normalize(images, spec.mean, spec.std)
-        x = ConvBlock(spec.width, kernel, stride, True, activation, dtype, name="stem")(x)
+        x = ConvBlock(spec.width, kernel, stride, True, self.activation, dtype, name="stem")(x)
         if pool:
             x = MaxPool(3, 2, 1, name="pool")(x)
         for stage in range(4):
             for index in range(2):
                 stride = 2 if stage and not index else 1
                 name = f"block{stage + 1}_{index + 1}"
-                x = _Block(spec.width * 2**stage, stride, activation, dtype, scale_init, name=name)(x)
+                x = _Block(spec.width * 2**stage, stride, self.activation, dtype, scale_init, name=name)(x)
         x = GlobalAveragePool(name="gap")(x)
         return logits_layer(self.num_classes)(x)

@@ -1,11 +1,12 @@
 """A small convolutional network for quick studies on 28 to 64 pixels."""
 
 import dataclasses
+from collections.abc import Callable
 
 from flax import linen as nn
 
 from robust_saliency import checks
-from robust_saliency.models.activations import ACTIVATIONS
+from robust_saliency.models.activations import activation
 from robust_saliency.models.blocks import (
     DTYPES,
     AveragePool,
@@ -48,12 +49,13 @@ def make(spec: SmallCNN, image_shape: tuple[int, int, int], num_classes: int) ->
     """
     check_spec(spec, image_shape, num_classes)
     checks.one_of("SmallCNN.pool", spec.pool, POOLS)
-    return from_linen(_Network(spec, num_classes), image_shape, num_classes)
+    return from_linen(_Network(spec, num_classes, activation(spec.activation)), image_shape, num_classes)
 
 
 class _Network(nn.Module):
     spec: SmallCNN
     num_classes: int
+    activation: Callable
 
     @nn.compact
     def __call__(self, images):
@@ -61,8 +63,8 @@ class _Network(nn.Module):
         stride = 2 if spec.pool == "stride" else 1
 
         def conv(name, features, x, **kwargs):
-            activation, dtype = ACTIVATIONS[spec.activation], DTYPES[spec.dtype]
-            return ConvBlock(features, activation=activation, dtype=dtype, name=name, **kwargs)(x)
+            dtype = DTYPES[spec.dtype]
+            return ConvBlock(features, activation=self.activation, dtype=dtype, name=name, **kwargs)(x)
 
         def pool(name, x):
             layer = {"max": MaxPool, "average": AveragePool}.get(spec.pool)

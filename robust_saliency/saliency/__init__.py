@@ -6,6 +6,7 @@ map has the dtype of its images, float32 at least.
 
 from typing import Any
 
+from robust_saliency.saliency._reduce import MapSpec
 from robust_saliency.saliency.gradient import Gradient, InputXGradient, gradient, input_x_gradient
 from robust_saliency.saliency.integrated_gradients import (
     IntegratedGradients,
@@ -27,6 +28,7 @@ __all__ = [
     "Gradient",
     "InputXGradient",
     "IntegratedGradients",
+    "MapSpec",
     "SmoothGrad",
     "completeness_error",
     "gradient",

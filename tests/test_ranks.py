@@ -1,0 +1,67 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import rankdata
+
+from robust_saliency import ranks
+
+tied_maps = hnp.arrays(np.float32, (2, 3, 4), elements=st.sampled_from([-2.0, -0.0, 0.0, 1.0, 1.5]))
+jit_places, jit_centred = jax.jit(ranks.places), jax.jit(ranks.centred)
+top_share = jax.jit(ranks.top_share, static_argnums=1)
+
+
+def test_places_by_hand():
+    first, last = jit_places(np.float32([[[5, 1], [3, 3]]]))
+    np.testing.assert_array_equal(first, [[[3, 0], [1, 1]]])
+    np.testing.assert_array_equal(last, [[[3, 0], [2, 2]]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied_maps)
+def test_centred_ranks_are_the_average_ranks_of_scipy(maps):
+    average = np.stack([rankdata(m).reshape(m.shape) for m in maps])
+    np.testing.assert_array_equal(jit_centred(maps), 2 * average - 13)
+
+
+@settings(max_examples=30, deadline=None)
+@given(hnp.arrays(np.float32, (1, 2, 3), elements=st.sampled_from([0.0, 1.0, 2.0])), st.integers(1, 6))
+def test_top_share_is_how_often_a_pixel_is_taken_when_ties_are_drawn(maps, k):
+    values, taken = maps.ravel(), np.zeros(6)
+    orders = [order for order in itertools.permutations(range(6)) if (np.diff(values[list(order)]) <= 0).all()]
+    for order in orders:
+        taken[list(order[:k])] += 1 / len(orders)
+    np.testing.assert_allclose(np.ravel(top_share(maps, k)), taken, rtol=1e-5, atol=1e-6)
+
+
+def test_top_share_without_ties_is_the_set_and_k_is_checked(rng):
+    maps = rng.permutation(48).reshape(2, 4, 6).astype(np.float32)
+    largest = np.sort(maps.reshape(2, -1))[:, -5:]
+    expected = np.stack([np.isin(m, chosen) for m, chosen in zip(maps, largest, strict=True)])
+    np.testing.assert_array_equal(top_share(maps, 5), expected)
+    np.testing.assert_array_equal(top_share(maps, 24), np.ones_like(maps))
+    for k in (0, 25):
+        with pytest.raises(ValueError, match=rf"k must be 1 to 24, the pixels of a map of 4x6, got {k}"):
+            ranks.top_share(jnp.asarray(maps), k)
+
+
+def test_no_gradient_flows(rng):
+    maps = jnp.asarray(rng.normal(size=(1, 3, 4)), jnp.float32)
+    np.testing.assert_array_equal(jax.grad(lambda m: jnp.sum(ranks.top_share(m, 3) ** 2))(maps), np.zeros((1, 3, 4)))
+
+
+def test_in_one_program_with_its_map_nothing_is_lost(rng):
+    """XLA may compute the map once for the sort and once for a comparison, a last bit apart."""
+    images, weights = rng.uniform(size=(64, 4, 4)).astype(np.float32), rng.normal(size=(1, 4, 4)).astype(np.float32)
+
+    def explain(images):
+        scale = jnp.sqrt(jnp.sum(images, (1, 2), keepdims=True))
+        return jnp.abs(jnp.tanh(jnp.sum(images * weights, (1, 2), keepdims=True)) * weights + 0.5 / scale)
+
+    together = jax.jit(lambda x: ranks.top_share(explain(x), 5), compiler_options={"xla_backend_optimization_level": 0})
+    np.testing.assert_array_equal(together(images), top_share(np.asarray(explain(images)), 5))
