@@ -28,9 +28,12 @@ ENTRIES = [(kind, name) for kind, registry in REGISTRIES.items() for name in reg
 ATTACK_ROWS = {
     "apgd": {"num_steps": 40, "unroll": False, "start": "none"},
     "fgsm": {},
-    "fgsm_rs": {"relative_step": 1e6},
+    "fgsm_rs": {"relative_step": 1e4},
     "pgd": {"step_size": 0.05, "num_steps": 4, "unroll": False, "start": "none"},
 }
+
+# What is left of a random start after a step of ten thousand epsilons and the way back.
+WORST_WITHIN = {"fgsm_rs": 5e-5}
 
 _SHORT = attacks.PGD(num_steps=3, step_size=0.05, start="none", unroll=False)
 # name -> the fields of a spec that is quick.
@@ -117,7 +120,7 @@ def test_finds_the_worst_image_of_a_linear_model(name, norm, images, weights):
     }[norm]
     result = run(weights, images, make(name, threat=Threat(norm=norm, epsilon=0.1)))
     assert result.shape == SHAPE and result.dtype == np.float32
-    np.testing.assert_allclose(result, images + 0.1 * direction, atol=1e-6)
+    np.testing.assert_allclose(result, images + 0.1 * direction, atol=WORST_WITHIN.get(name, 1e-6))
 
 
 @pytest.mark.parametrize("norm", threat.NORMS)

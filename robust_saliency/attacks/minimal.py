@@ -29,9 +29,10 @@ def minimal_epsilon(
     """Bisects epsilon in ``[0, highest]`` for each of ``images [B, H, W, C]`` with ``attack(epsilon [B], init)``.
 
     init: where the attack may start (``APGD.init``): the nearest adversary so far, which it brings into the smaller
-        ball; before there is one, ``images``. Measured, it is no gain for APGD, whose first step leaves it at once: 20
-        steps on the linf network of the quickstart find epsilons 1.02 times as large as from random starts. The width of a bracket is at most ``highest / 2^num_searches``: an
-        adversary closer than epsilon narrows it further.
+        ball; before there is one, ``images``. Measured, this is no gain for APGD, whose first step leaves it at once:
+        20 steps on the linf network of the quickstart find epsilons 1.02 times as large as from random starts.
+
+    The width of a bracket is at most ``highest / 2^num_searches``: an adversary closer than epsilon narrows it further.
     """
     bracket = begun(attack(jnp.full(images.shape[:1], highest, jnp.float32), images), highest)
 
