@@ -80,6 +80,14 @@ def test_top_k_takes_every_large_pixel_down_and_every_other_one_up(images, maxim
     assert np.asarray(result.kept).all()
 
 
+def test_of_a_signed_map_the_size_counts(images, rng):
+    signs = rng.choice([-1, 1], Q.shape).astype(np.float32)
+    spec = dataclasses.replace(SPEC, saliency=saliency.Gradient(sign="signed", channels="sum"))
+    result = attack(quadratic(jnp.asarray(signs * Q)), images, spec)
+    np.testing.assert_allclose(result.maps_before, signs * Q * images[..., 0], rtol=1e-6)
+    np.testing.assert_allclose(result.images, attack(NETWORK, images, SPEC).images, atol=1e-6)
+
+
 def test_a_region_draws_the_mass(images):
     region = np.zeros((BATCH, SIDE, SIDE), np.float32)
     region[:, 1:3, 2] = 1
