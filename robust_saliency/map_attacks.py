@@ -148,10 +148,10 @@ def map_attack(
     better = after.value > before
 
     def chosen(found: Array, clean: Array) -> Array:
-        return jax.lax.stop_gradient(jnp.where(better.reshape((-1,) + (1,) * (found.ndim - 1)), found, clean))
+        return jnp.where(better.reshape((-1,) + (1,) * (found.ndim - 1)), found, clean)
 
     images, maps_after = chosen(tries, origin), chosen(after.maps, maps_before)
-    return MapAttackResult(
+    result = MapAttackResult(
         images=images,
         kept=after.kept | ~better,
         distance=threat.distance(images, origin, spec.attack.threat),
@@ -160,6 +160,7 @@ def map_attack(
         maps_after=maps_after,
         scores=_scores(spec, maps_after, maps_before),
     )
+    return jax.lax.stop_gradient(result)
 
 
 def _distance_fn(spec: MapAttack, clean_maps: Maps, goal: Array | None) -> Callable[[Maps], Array]:
