@@ -38,6 +38,7 @@ def get_config(size="full"):
     config.train.checkpoint_every = 2
     config.evaluation.num_pictures = 7
     config.evaluation.attacks.linf.epsilon = 2 / 255
+    config.robustness.epsilon = 2 / 255
     config.evaluation.attacks.l2.epsilon = 0.25
     adversary = {"epochs": 4, "num_steps": 5} if small else {"epochs": 20, "num_steps": 10}
     config.study.runs = (

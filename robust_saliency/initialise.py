@@ -1,5 +1,6 @@
 """Weights of one run as the start of another, and a finished run as a classifier."""
 
+import dataclasses
 import functools
 import os
 import re
@@ -29,6 +30,15 @@ def load_described(workdir: str, step: str | int = "best") -> tuple[models.Class
     experiment = config.parse(described["config"])
     classifier = classifier_of(experiment.model, tuple(described["image_shape"]), len(described["class_names"]))
     return classifier, {"params": variables["params"], "state": variables.get("state", {})}, described, step
+
+
+def in_float32(described: dict) -> models.Classifier | None:
+    """The classifier of :func:`load_described` computed in float32; None where it computes in float32 anyway."""
+    model = config.parse(described["config"]).model
+    if getattr(model.spec, "dtype", "float32") == "float32":
+        return None
+    wide = model._replace(spec=dataclasses.replace(model.spec, dtype="float32"))
+    return classifier_of(wide, tuple(described["image_shape"]), len(described["class_names"]))
 
 
 def check_unchanged(described: dict, plain: dict) -> None:

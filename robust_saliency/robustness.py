@@ -63,6 +63,7 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tup
         mesh=mesh,
         folder=os.path.join(workdir, "robustness"),
         identity=experiment.plain["data"],
+        wide=initialise.in_float32(described),
     )
     return subject, step
 

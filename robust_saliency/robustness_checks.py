@@ -10,6 +10,7 @@ import numpy as np
 SLACK = 0.02  # of accuracy: what an attack may lag behind a weaker one by chance
 FEW = 0.01  # of examples
 LARGEST_LOGITS = 100.0  # logit units between the largest and the smallest: cross-entropy in float32 is 0 beyond
+THROUGH_FLOAT32 = "apgd-ce in float32"  # of a network that computes in a narrower type
 PLATEAU = 0.05  # of the loss: what the last fifth of the steps may still add
 
 
@@ -100,6 +101,19 @@ def losses_agree(facts: Facts) -> Check:
     )  # fmt: skip
 
 
+def narrow_arithmetic_hides_nothing(facts: Facts) -> Check:
+    name = "gradients are precise"
+    if THROUGH_FLOAT32 not in facts.robust:
+        return Check(name, True, "The network computes in float32.")
+    narrow, wide = accuracy(facts, "apgd-ce"), accuracy(facts, THROUGH_FLOAT32)
+    return _check(
+        name, narrow - wide <= SLACK,
+        f"accuracy under APGD with gradients in the network's own arithmetic {narrow:.3f}, with gradients of the same "
+        f"weights in float32 {wide:.3f}: strength lost {narrow - wide:.3f}",
+        "attacks on this network are weaker for its rounding; trust the smaller number",
+    )  # fmt: skip
+
+
 def more_steps_help(facts: Facts) -> Check:
     few, many = accuracy(facts, "pgd-10"), accuracy(facts, "pgd-50")
     return _check(
@@ -173,6 +187,7 @@ CHECKS = (
     more_steps_help,
     restarts_gain_little,
     gradients_exist,
+    narrow_arithmetic_hides_nothing,
     loss_is_not_saturated,
     attack_has_converged,
     outputs_are_logits,

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +16,9 @@ from robust_saliency.attacks import minimal, stages
 from robust_saliency.config import Robustness
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import per_example_keys
-from robust_saliency.robustness_checks import Facts
+from robust_saliency.robustness_checks import THROUGH_FLOAT32, Facts
 from robust_saliency.robustness_programs import Programs, make_programs
-from robust_saliency.types import Array, Key
+from robust_saliency.types import Array, Key, LogitsFn
 
 NUM_RESTARTS = 5
 
@@ -25,7 +26,8 @@ NUM_RESTARTS = 5
 class Subject(NamedTuple):
     """A network, the examples ``indices`` of ``split``, and where to compute and to keep what is known.
 
-    identity: says what the split is, see :func:`robust_saliency.survivors.attack`; folder: '' keeps nothing.
+    identity: says what the split is, see :func:`robust_saliency.survivors.attack`; folder: '' keeps nothing. wide: the
+    same network computed in float32, where ``classifier`` computes in a narrower type.
     """
 
     classifier: models.Classifier
@@ -36,13 +38,23 @@ class Subject(NamedTuple):
     mesh: Mesh
     folder: str = ""
     identity: Any = None
+    wide: models.Classifier | None = None
+
+    def logits_of(self, variables: Any) -> LogitsFn:
+        return self.classifier.logits_fn(variables)
+
+    def logits_through_float32(self, variables: Any) -> LogitsFn:
+        """Logits of the network as it is, gradients of it in float32."""
+        return models.backward_through(self.logits_of(variables), self.wide.logits_fn(variables))
 
 
 def measure(subject: Subject, settings: Robustness) -> tuple[dict[str, survivors.Found], Facts]:
     """Runs every adversary; what each of them found, by name, and the facts that the checklist judges."""
-    found = {
-        name: _attacked(subject, settings, name, plan) for name, plan in plans(settings, subject.num_classes).items()
-    }
+    planned = plans(settings, subject.num_classes)
+    found = {name: _attacked(subject, settings, name, plan, subject.logits_of) for name, plan in planned.items()}
+    if subject.wide:
+        plan, logits_of = planned["apgd-ce"], subject.logits_through_float32
+        found[THROUGH_FLOAT32] = _attacked(subject, settings, THROUGH_FLOAT32, plan, logits_of)
     columns = _columns(subject, settings)
     clean = found["autoattack"].fooled_by != survivors.BEFORE
     robust = {"clean": clean, "noise": clean & ~columns.pop("noise")}
@@ -85,9 +97,15 @@ def plans(settings: Robustness, num_classes: int) -> dict[str, tuple[stages.Stag
     }
 
 
-def _attacked(subject: Subject, settings: Robustness, name: str, plan: tuple[stages.Stage, ...]) -> survivors.Found:
+def _attacked(
+    subject: Subject,
+    settings: Robustness,
+    name: str,
+    plan: tuple[stages.Stage, ...],
+    logits_of: Callable[[Any], LogitsFn],
+) -> survivors.Found:
     return survivors.attack(
-        subject.classifier.logits_fn,
+        logits_of,
         subject.variables,
         subject.split.gather,
         subject.indices,

@@ -292,6 +292,13 @@ def test_every_config_parses_all_its_runs_and_states_its_command(name):
         config.parse(plain)
 
 
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "common"])
+def test_a_robustness_report_attacks_within_the_epsilon_of_the_evaluation(name):
+    plain = config.to_plain(importlib.import_module(f"configs.{name}").get_config())
+    norm = plain["robustness"]["norm"]
+    assert plain["robustness"]["epsilon"] == plain["evaluation"]["attacks"][norm]["epsilon"]
+
+
 def test_the_benchmark_has_an_attack_of_its_own():
     benchmark = parsed(benchmark={"attack": {"name": "fgsm", "epsilon": 0.1}, "repetitions": 1}).benchmark
     assert benchmark.attack.spec == attacks.FGSM(threat=attacks.PGD().threat.__class__(epsilon=0.1))

@@ -52,18 +52,23 @@ def split(weights):
     return data.MemorySplit({"image": images, "label": labels, "id": np.arange(NUM, dtype=np.int32)})
 
 
-def report(network, weights, split):
+def classifier_of(network, weights):
     def apply(variables, images, **_):
         return models.Output(network(variables, images), {}, {})
 
+    return models.Classifier(init=lambda key: weights, apply=apply)
+
+
+def report(network, weights, split, wide=None):
     mesh = sharding.make_mesh(2, SETTINGS.batch_size, "batch_size")
     subject = robustness_facts.Subject(
-        classifier=models.Classifier(init=lambda key: weights, apply=apply),
+        classifier=classifier_of(network, weights),
         variables=sharding.put_replicated(weights, mesh),
         split=split,
         indices=np.arange(NUM),
         num_classes=CLASSES,
         mesh=mesh,
+        wide=wide and classifier_of(wide, weights),
     )
     found, facts = robustness_facts.measure(subject, SETTINGS)
     return found, facts, {check.name: check for check in robustness_checks.checklist(facts)}
@@ -108,6 +113,16 @@ def test_a_quantised_input_is_caught_and_broken_without_gradients(weights, split
     assert not checks["large epsilon fools everybody"].passed
     assert robustness_checks.accuracy(facts, "square") < robustness_checks.accuracy(facts, "apgd-ce") - 0.2
     assert robustness_checks.accuracy(facts, "all") <= robustness_checks.accuracy(facts, "square")
+
+
+def test_narrow_arithmetic_that_hides_gradients_is_caught_and_broken_through_float32(weights, split):
+    """Grey levels stand for a type so narrow that small changes are lost."""
+    _, facts, checks = report(quantised, weights, split, wide=honest)
+    narrow, wide = (robustness_checks.accuracy(facts, name) for name in ("apgd-ce", "apgd-ce in float32"))
+    assert wide < narrow - 0.2
+    assert not checks["gradients are precise"].passed
+    assert f"strength lost {narrow - wide:.3f}: attacks on this network are" in checks["gradients are precise"].sentence
+    assert robustness_checks.accuracy(facts, "all") <= wide
 
 
 def test_probabilities_in_the_place_of_logits_are_noticed(weights, split):

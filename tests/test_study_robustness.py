@@ -10,7 +10,10 @@ from robust_saliency import records, robustness, study_robustness, train
 from robust_saliency import study as study_lib
 from tests import tiny
 
-RUNS = [{"label": "short", "description": "one epoch"}, {"label": "long", "overrides": {"train": {"epochs": 2}}}]
+RUNS = [
+    {"label": "short", "description": "one epoch"},
+    {"label": "long", "overrides": {"train": {"epochs": 2}, "model": {"dtype": "bfloat16"}}},
+]
 SMALL = {"version": "fast", "steps": 2, "num_queries": 5, "num_targets": 1, "curve_steps": 1, "num_searches": 2,
          "num_examples": 10, "batch_size": 8, "epsilon": 0.05}  # fmt: skip
 
@@ -88,6 +91,18 @@ def test_the_diagonal_is_the_white_box_and_all_is_on_the_page(trained, page):
                  'href="../seed0/long/robustness/robustness.html"', "unchanged images", "linf 12.75/255"):  # fmt: skip
         assert part in text, part
     assert "http" not in text.replace("http-equiv", ""), "the page needs another file"
+
+
+def test_the_network_in_bfloat16_is_attacked_with_gradients_in_float32_too(trained, page):
+    narrow, wide = trained / "seed0" / "long" / "robustness", trained / "seed0" / "short" / "robustness"
+    found = records.read_csv(narrow / "examples.csv")
+    assert "apgd-ce in float32" in found and "apgd-ce in float32" not in records.read_csv(wide / "examples.csv")
+    assert (found["all"] <= found["apgd-ce in float32"]).all()
+    checks = {check["name"]: check["sentence"] for check in records.read_json(narrow / "robustness.json")["checks"]}
+    assert "of the same weights in float32" in checks["gradients are precise"]
+    assert "apgd-ce in float32" in (narrow / "robustness.html").read_text()
+    checks = {check["name"]: check["sentence"] for check in records.read_json(wide / "robustness.json")["checks"]}
+    assert checks["gradients are precise"] == "The network computes in float32."
 
 
 def test_other_settings_attack_again(trained, page, tmp_path):

@@ -4,6 +4,7 @@ from typing import Any
 
 from robust_saliency.models import plain_cnn, resnet, small_cnn
 from robust_saliency.models.activations import ACTIVATIONS, activation, softplus
+from robust_saliency.models.backward import backward_through
 from robust_saliency.models.classifier import MODES, Classifier, Output, Variables
 from robust_saliency.models.linen import from_linen
 from robust_saliency.models.nnx import from_nnx
@@ -44,6 +45,7 @@ __all__ = [
     "Variables",
     "activation",
     "average_pool",
+    "backward_through",
     "from_linen",
     "from_nnx",
     "make",

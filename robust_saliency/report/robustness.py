@@ -14,6 +14,7 @@ WORDS = {
     "pgd-10": "projected gradient descent, 10 steps",
     "pgd-50": "the same, 50 steps",
     "apgd-ce": "Auto-PGD on cross-entropy",
+    "apgd-ce in float32": "Auto-PGD with gradients computed in float32, judged on the network as it is",
     "apgd-dlr": "Auto-PGD on the difference of logits ratio",
     "square": "random search, without gradients",
     "autoattack": "APGD on cross-entropy, then towards classes, FAB-T, Square",
