@@ -1,5 +1,6 @@
 """What a robustness report rests on: the adversaries run on one network, and what the checklist asks of it."""
 
+import functools
 import os
 import zlib
 from collections.abc import Callable
@@ -40,20 +41,15 @@ class Subject(NamedTuple):
     identity: Any = None
     wide: models.Classifier | None = None
 
-    def logits_of(self, variables: Any) -> LogitsFn:
-        return self.classifier.logits_fn(variables)
-
-    def logits_through_float32(self, variables: Any) -> LogitsFn:
-        """Logits of the network as it is, gradients of it in float32."""
-        return models.backward_through(self.logits_of(variables), self.wide.logits_fn(variables))
-
 
 def measure(subject: Subject, settings: Robustness) -> tuple[dict[str, survivors.Found], Facts]:
     """Runs every adversary; what each of them found, by name, and the facts that the checklist judges."""
     planned = plans(settings, subject.num_classes)
-    found = {name: _attacked(subject, settings, name, plan, subject.logits_of) for name, plan in planned.items()}
+    found = {
+        name: _attacked(subject, settings, name, plan, subject.classifier.logits_fn) for name, plan in planned.items()
+    }
     if subject.wide:
-        plan, logits_of = planned["apgd-ce"], subject.logits_through_float32
+        plan, logits_of = planned["apgd-ce"], _through_float32(subject.classifier, subject.wide)
         found[THROUGH_FLOAT32] = _attacked(subject, settings, THROUGH_FLOAT32, plan, logits_of)
     columns = _columns(subject, settings)
     clean = found["autoattack"].fooled_by != survivors.BEFORE
@@ -95,6 +91,12 @@ def plans(settings: Robustness, num_classes: int) -> dict[str, tuple[stages.Stag
         "square": plan(attacks.Square(threat=model, num_steps=settings.num_queries)),
         "autoattack": plan(cascade),
     }
+
+
+@functools.lru_cache(maxsize=8)
+def _through_float32(narrow: models.Classifier, wide: models.Classifier) -> Callable[[Any], LogitsFn]:
+    """Logits of the network as it is, gradients of it in float32; one function a network, so one program."""
+    return lambda variables: models.backward_through(narrow.logits_fn(variables), wide.logits_fn(variables))
 
 
 def _attacked(

@@ -1,6 +1,7 @@
 """The programs of a robustness report: what the checklist asks of a network, and an attack at any epsilon."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,7 +23,9 @@ class Programs(NamedTuple):
     attacked: Callable
 
 
+@functools.lru_cache(maxsize=8)
 def make_programs(classifier: models.Classifier, settings: Robustness) -> Programs:
+    """Compiled once for a network and its settings: the runs of a study share the programs."""
     model = settings.threat
 
     def facts(variables, keys, batch):

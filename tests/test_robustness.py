@@ -1,11 +1,13 @@
 """The report on networks of which the truth is known: an honest one passes, planted defences are caught and broken."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import data, models, robustness_checks, robustness_facts, sharding
+from robust_saliency import data, models, robustness_checks, robustness_facts, robustness_programs, sharding
 from robust_saliency.config import Robustness
 from robust_saliency.threat import Threat
 
@@ -129,3 +131,11 @@ def test_probabilities_in_the_place_of_logits_are_noticed(weights, split):
     _, _, checks = report(probabilities, weights, split)
     assert not checks["outputs are logits"].passed
     assert checks["outputs are logits"].sentence.startswith("1.000 of the outputs are not negative and sum to 1")
+
+
+def test_the_runs_of_a_study_share_one_compiled_program(weights):
+    """Their networks are the same object (see ``initialise.classifier_of``), their settings equal ones."""
+    network, again = classifier_of(honest, weights), dataclasses.replace(SETTINGS)
+    assert robustness_programs.make_programs(network, SETTINGS) is robustness_programs.make_programs(network, again)
+    other = dataclasses.replace(SETTINGS, curve_steps=7)
+    assert robustness_programs.make_programs(network, SETTINGS) is not robustness_programs.make_programs(network, other)
