@@ -139,3 +139,11 @@ def test_the_runs_of_a_study_share_one_compiled_program(weights):
     assert robustness_programs.make_programs(network, SETTINGS) is robustness_programs.make_programs(network, again)
     other = dataclasses.replace(SETTINGS, curve_steps=7)
     assert robustness_programs.make_programs(network, SETTINGS) is not robustness_programs.make_programs(network, other)
+
+
+@pytest.mark.parametrize(("alone", "passed"), [(0, True), (2, True), (3, False)])
+def test_a_few_examples_that_fall_to_queries_alone_are_chance(truth, alone, passed):
+    """On a network that nearly nothing withstands one more example can fall to Square: seen at 1 of 1,000."""
+    withstands = np.arange(100) < alone
+    robust = truth[1].robust | {"apgd-ce": withstands, "square": np.zeros(100, bool)}
+    assert robustness_checks.white_box_beats_black_box(truth[1]._replace(robust=robust)).passed is passed
