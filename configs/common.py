@@ -19,6 +19,7 @@ def default() -> ConfigDict:
     config.schedules = ConfigDict({"epsilon": _epsilon_ramp()})  # by label: values that change in training
     config.optimizer = _optimizer()
     config.train = _train()
+    config.phases = ()  # each made by phase(), in order: training in several parts, see below
     config.init_from = _init_from()
     config.evaluation = _evaluation()
     config.study = _study()
@@ -113,6 +114,14 @@ def _baseline() -> ConfigDict:
 def run(label: str, description: str, **overrides) -> ConfigDict:
     """A run of a study: what it is called, what it is, and what it changes in the config."""
     return ConfigDict({"label": label, "description": description, "overrides": overrides})
+
+
+def phase(label: str, **overrides) -> ConfigDict:
+    """A part of a run's training: what it changes in objective, optimizer, schedules and train.
+
+    It begins with the best weights of the phase before it, the first as init_from says, and with a fresh optimiser.
+    """
+    return ConfigDict({"label": label, "overrides": overrides})
 
 
 def adversarial_run(
@@ -214,10 +223,12 @@ def _model() -> ConfigDict:
 
 def _objective() -> ConfigDict:
     config = ConfigDict()
-    config.name = "standard"  # the training regime: standard, adversarial, or 'package.module:name'
+    config.name = "standard"  # the training regime: standard, adversarial, free, or 'package.module:name'
     config.attack = attack()  # adversarial: against whom
     config.include_clean = False  # adversarial: clean images too, with
     config.clean_weight = 0.5
+    config.replays = placeholder(int)  # free: steps in a row on a batch; default 8
+    config.relative_step = placeholder(float)  # free: of the perturbation, times epsilon; default 1
     config.attack_mode = "eval"  # adversarial: BatchNorm while the adversary is sought: eval or batch
     return config
 
@@ -253,6 +264,15 @@ def _train() -> ConfigDict:
     # accuracy, robust_accuracy, loss; '' = robust_accuracy if there is an attack, else accuracy
     config.best_metric = ""
     config.log_every = 10  # steps
+    config.trainable = ()  # regular expressions on names such as params/conv1/kernel; () = all parameters
+    config.batch_norm = "train"  # train, or frozen: running statistics stay as they are
+    config.patience = 0  # validations without a better best_metric that end training; 0 = never
+    config.plateau_patience = 0  # such validations after which the learning rate is multiplied by
+    config.plateau_factor = 0.1
+    config.average_decay = 0.0  # of a running average of the weights, which is then evaluated; 0 = none
+    config.average_batches = 50  # training batches that BatchNorm's statistics of the average are made of
+    config.guard_drop = 0.0  # fall of accuracy under PGD on a training batch that ends training; 0 = no guard
+    config.guard_steps = 5  # of that PGD
     return config
 
 

@@ -5,6 +5,7 @@ values. :func:`check_images` and :func:`check_labels` look at the values too: th
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,6 +36,14 @@ def at_least(lowest: int, *, where: str, **numbers: int) -> None:
     for name, number in numbers.items():
         if number < lowest:
             raise ValueError(f"{where}.{name} must be at least {lowest}, got {number}.")
+
+
+def regular_expression(where: str, pattern: str) -> None:
+    """Raises ValueError unless ``pattern`` is one."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{where} {pattern!r} is no regular expression: {error}.") from error
 
 
 def rank(name: str, array: Any, expected: int) -> None:

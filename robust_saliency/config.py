@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, saliency, schedules
+from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, phases, saliency, schedules
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
 from robust_saliency.data import DataSpec
 from robust_saliency.threat import Threat
@@ -32,6 +31,14 @@ class Train:
     accuracy; of these the balanced ones, means over classes, where data.class_balanced. Of a loss the lowest is best,
     of an accuracy the highest.
     log_every: steps between rows of metrics.jsonl.
+    trainable: regular expressions on names such as 'params/conv1/kernel'; what none of them matches stays as it is;
+    () = all are trained. batch_norm: in training, 'train' (statistics of the batch, running ones updated) or 'frozen'.
+    patience: validations in a row without a better best_metric after which training ends; 0 = never.
+    plateau_patience, plateau_factor: such validations after which the learning rate is multiplied by the factor.
+    average_decay: of the running average of the weights, which is then what is validated, kept and evaluated; 0 = none.
+    average_batches: training batches on which BatchNorm's statistics are estimated anew for the average.
+    guard_drop: training ends when the accuracy on a training batch under PGD with ``guard_steps`` steps has fallen by
+    more than this since its best epoch; the checkpoints of that epoch are not written. 0 = no guard.
     """
 
     epochs: int = 10
@@ -41,8 +48,20 @@ class Train:
     keep_best: int = 1
     best_metric: str = ""
     log_every: int = 10
+    trainable: tuple[str, ...] = ()
+    batch_norm: str = "train"
+    patience: int = 0
+    plateau_patience: int = 0
+    plateau_factor: float = 0.1
+    average_decay: float = 0.0
+    average_batches: int = 50
+    guard_drop: float = 0.0
+    guard_steps: int = 5
 
     def __post_init__(self):
+        checks.one_of("train.batch_norm", self.batch_norm, ("frozen", "train"))
+        for pattern in self.trainable:
+            checks.regular_expression("train.trainable", pattern)
         short, long = sorted((self.checkpoint_every, self.validate_every))
         if long % short:
             raise ValueError(
@@ -84,11 +103,7 @@ class InitFrom:
 
     def __post_init__(self):
         for name in ("include", "exclude"):
-            pattern = getattr(self, name)
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"init_from.{name} {pattern!r} is no regular expression: {error}.") from error
+            checks.regular_expression(f"init_from.{name}", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +141,10 @@ class Robustness:
 
 
 class Experiment(NamedTuple):
-    """A parsed config. ``plain`` is what config.json holds."""
+    """A parsed config. ``plain`` is what config.json holds.
+
+    phases: the folder and the experiment of every phase before the last, which is this one.
+    """
 
     plain: dict
     seed: int
@@ -141,11 +159,12 @@ class Experiment(NamedTuple):
     init_from: InitFrom
     benchmark: Benchmark
     robustness: Robustness
+    phases: tuple[tuple[str, "Experiment"], ...] = ()
 
 
 SECTIONS = {
     "title", "description", "seed", "mesh", "data", "model", "objective", "schedules", "optimizer", "train",
-    "evaluation", "init_from", "study", "benchmark", "robustness",
+    "evaluation", "init_from", "study", "benchmark", "robustness", "phases",
 }  # fmt: skip
 
 
@@ -154,7 +173,13 @@ def parse(config: Mapping) -> Experiment:
     plain = to_plain(config)
     for name in plain:
         known_field("config", name, SECTIONS)
-    section = {name: _section(plain, name, "config") for name in SECTIONS - {"title", "description", "seed"}}
+    *earlier, (_, last) = phases.unfolded(plain)
+    before = tuple((folder, _parse(phase)) for folder, phase in earlier)
+    return _parse(last)._replace(plain=plain, phases=before)
+
+
+def _parse(plain: dict) -> Experiment:
+    section = {name: _section(plain, name, "config") for name in SECTIONS - {"title", "description", "seed", "phases"}}
     data = build(DataSpec, section["data"], "config.data")
     model = choose("model", models.MODELS, section["model"], "config.model")
     objective = choose("objective", objectives.OBJECTIVES, section["objective"], "config.objective")

@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 
-from robust_saliency import checkpoint, config, models, workdirs
+from robust_saliency import checkpoint, config, models, trainable, workdirs
 
 # Sections of a config that say how weights came about.
-TRAINED = ("init_from", "model", "objective", "optimizer", "schedules", "seed", "train")
+TRAINED = ("init_from", "model", "objective", "optimizer", "phases", "schedules", "seed", "train")
 
 
 def load(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dict, dict]:
@@ -60,11 +60,11 @@ def from_run(variables: dict, init_from: config.InitFrom, workdir: str) -> dict:
     """``variables`` with the leaves of another run's checkpoint that ``init_from`` includes and does not exclude."""
     source = os.path.abspath(os.path.join(workdir, init_from.workdir))
     saved, _, _ = checkpoint.load_variables(workdirs.checkpoints(source), step=init_from.step)
-    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(saved)}
+    leaves = {trainable.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(saved)}
     taken = []
 
     def take(path, leaf: Any) -> Any:
-        name = _name(path)
+        name = trainable.name(path)
         if not re.search(init_from.include, name) or (init_from.exclude and re.search(init_from.exclude, name)):
             return leaf
         if name not in leaves:
@@ -97,7 +97,3 @@ def step_of(workdir: str, step: str | int) -> int | None:
         best = checkpoint.best_step(directory)
         return last if best is None else best
     return int(step) if str(step).isdigit() else last
-
-
-def _name(path) -> str:
-    return "/".join(str(getattr(entry, "key", entry)) for entry in path)

@@ -1,10 +1,11 @@
 """The optimiser and its learning-rate schedule, from optax."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import optax
 
-from robust_saliency import checks
+from robust_saliency import checks, trainable
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "one_cycle")
@@ -31,8 +32,13 @@ class Optimizer:
         checks.one_of("optimizer.schedule", self.schedule, SCHEDULES)
 
 
-def make(spec: Optimizer, total_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The transformation and the schedule that it follows, for a run of ``total_steps`` steps."""
+def make(
+    spec: Optimizer, total_steps: int, trained: Sequence[str] = ()
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The transformation and the schedule that it follows, for a run of ``total_steps`` steps.
+
+    trained: see :func:`robust_saliency.trainable.only`; the norm that is clipped is of these parameters alone.
+    """
     schedule = make_schedule(spec, max(total_steps, 1))
     if spec.name == "sgd":
         base = optax.chain(
@@ -43,7 +49,7 @@ def make(spec: Optimizer, total_steps: int) -> tuple[optax.GradientTransformatio
     else:
         base = optax.adam(schedule)
     clip = optax.clip_by_global_norm(spec.clip_norm) if spec.clip_norm > 0 else optax.identity()
-    return optax.chain(clip, base), schedule
+    return trainable.only(optax.chain(clip, base), trained), schedule
 
 
 def make_schedule(spec: Optimizer, total_steps: int) -> optax.Schedule:

@@ -274,6 +274,7 @@ def test_a_decision_stays_in_the_threat_model_and_says_the_truth(decide, rng):
 OBJECTIVE_ROWS = {
     "standard": {},
     "adversarial": {"attack": attacks.PGD(num_steps=2), "include_clean": True},
+    "free": {},
 }
 
 
@@ -307,7 +308,8 @@ def test_an_objective_is_pure_finite_and_ignores_padding(name, classifier, batch
     @jax.jit
     def value_and_gradient(params, batch):
         def loss(params):
-            return objective.loss(classifier, {**variables, "params": params}, (), key, batch, spec)
+            carry = objective.start(batch, spec)
+            return objective.loss(classifier, {**variables, "params": params}, carry, key, batch, spec)
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 

@@ -18,7 +18,7 @@ PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
 EDGES = {
     "models", "data", "optimizer", "sharding", "checkpoint", "records", "workdirs", "environment", "progress",
 }  # fmt: skip
-BUILD = PURE | EDGES | {"config", "config_fields", "initialise"}
+BUILD = PURE | EDGES | {"config", "config_fields", "initialise", "trainable"}
 
 # module -> the modules of the package that it may import
 MAY_IMPORT = {
@@ -33,6 +33,11 @@ MAY_IMPORT = {
     "objectives": FLOOR | MIDDLE | SIBLINGS,
     "map_attacks": FLOOR | MIDDLE | SIBLINGS,
     **dict.fromkeys(EDGES, FLOOR),
+    "optimizer": FLOOR | {"trainable"},
+    "trainable": set(),
+    "averaging": {"types"},
+    "stopping": set(),
+    "phases": {"checks", "config_fields"},
     "csv_columns": set(),
     "records": {"csv_columns"},
     "workdirs": {"records"},
@@ -42,12 +47,13 @@ MAY_IMPORT = {
     "report": {"statistics", "records"},
     "config_fields": PURE | {"models"},
     "config_file": {"config_fields"},
-    "config": PURE | EDGES | {"config_fields"},
+    "config": PURE | EDGES | {"config_fields", "phases"},
     "descriptions": PURE | {"config_fields"},
-    "initialise": PURE | EDGES | {"config", "config_fields"},
-    "train_step": BUILD,
+    "initialise": PURE | EDGES | {"config", "config_fields", "trainable"},
+    "train_step": BUILD | {"averaging"},
+    "epoch_end": BUILD | {"train_step", "stopping"},
     "evaluate_programs": BUILD,
-    "train": BUILD | {"train_step"},
+    "train": BUILD | {"train_step", "epoch_end"},
     "survivors": FLOOR | {"losses", "attacks", "data", "sharding", "records", "progress"},
     "robustness_checks": set(),
     "robustness_programs": BUILD,
@@ -71,6 +77,7 @@ STANDARD_IN_PURE = {
     "importlib",
     "itertools",
     "math",
+    "re",
     "types",
     "typing",
 }
@@ -81,6 +88,7 @@ ONLY = {
     "records": {"numpy"},
     "robustness_checks": {"numpy"},
     "transfer_checks": {"numpy"},
+    "stopping": set(),
     "csv_columns": {"numpy"},
     "report": {"numpy", "matplotlib", "jinja2", "PIL"},
 }
@@ -90,7 +98,7 @@ RESERVED = {
     "orbax": {"checkpoint", "checkpoint_reading"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
-    "optax": {"optimizer", "train_step", *PURE},
+    "optax": {"optimizer", "train_step", "trainable", *PURE},
     "ml_collections": set(),
     "absl": set(),
     "launch": set(),

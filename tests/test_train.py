@@ -11,6 +11,7 @@ import pytest
 from robust_saliency import attacks, checkpoint, data, initialise, losses, models, optimizer, records, train
 from robust_saliency.train_step import TrainState, make_train_step, make_validation_step, validation_metrics
 from tests import tiny
+from tests.interruptions import killed_at
 
 
 def rows(workdir, split):
@@ -39,25 +40,12 @@ def test_a_run_leaves_its_config_its_metrics_and_checkpoints(tmp_path):
     assert measured["accuracy"] == pytest.approx(float((losses.margin(logits, batch["label"]) < 0).mean()))
 
 
-def test_a_run_resumed_after_an_epoch_ends_bitwise_equal(tmp_path, monkeypatch):
+def test_a_run_resumed_after_an_epoch_ends_bitwise_equal(tmp_path):
     experiment = tiny.experiment(train={"epochs": 3}, objective={"name": "adversarial"})
     train.train(experiment, str(tmp_path / "whole"))
 
-    class Stopped(Exception):
-        pass
-
-    end_of_epoch = train._Training._end_of_epoch
-
-    def stop_in_third_epoch(self, state, done):
-        end_of_epoch(self, state, done)
-        if done == 8:
-            self.checkpointer.wait()
-            raise Stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train._Training, "_end_of_epoch", stop_in_third_epoch)
-        with pytest.raises(Stopped):
-            train.train(experiment, str(tmp_path / "stopped"))
+    with killed_at(8):
+        train.train(experiment, str(tmp_path / "stopped"))
     records.MetricsLog(tmp_path / "stopped").write(9, split="train", loss=1.0)
     assert train.train(experiment, str(tmp_path / "stopped"))["steps"] == 4
     chex.assert_trees_all_equal(leaves(tmp_path / "stopped"), leaves(tmp_path / "whole"))
@@ -213,7 +201,7 @@ def test_a_step_is_traced_once_and_is_the_same_on_one_and_on_two_devices():
         jitted = jax.jit(counted, out_shardings=(whole, whole))
         for number in range(2):
             state, metrics = jax.block_until_ready(
-                jitted(state, sharding.put_batch(next(batches), mesh), jax.random.key(0))
+                jitted(state, sharding.put_batch(next(batches), mesh), jax.random.key(0), jnp.float32(1))
             )
             if number == 0:
                 results[devices] = jax.device_get((state.params, metrics))

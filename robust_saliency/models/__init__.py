@@ -5,7 +5,7 @@ from typing import Any
 from robust_saliency.models import plain_cnn, resnet, small_cnn
 from robust_saliency.models.activations import ACTIVATIONS, activation, softplus
 from robust_saliency.models.backward import backward_through
-from robust_saliency.models.classifier import MODES, Classifier, Output, Variables
+from robust_saliency.models.classifier import MODES, Classifier, Output, Variables, with_frozen_statistics
 from robust_saliency.models.linen import from_linen
 from robust_saliency.models.nnx import from_nnx
 from robust_saliency.models.plain_cnn import KIM, LLORENTE, VGG11ISH, PlainCNN
@@ -52,4 +52,5 @@ __all__ = [
     "max_pool",
     "softplus",
     "with_activation",
+    "with_frozen_statistics",
 ]
