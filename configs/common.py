@@ -205,6 +205,8 @@ def _model() -> ConfigDict:
     config.mean = (0.5,)  # normalisation inside the model: images come in as [0, 1]
     config.std = (0.25,)
     config.dtype = "float32"  # of the computation; weights, attacks, losses and maps stay float32
+    config.smoothing = ""  # layer whose activation a Gaussian filter smooths, kept at evaluation; '' = none
+    config.smoothing_sigma = 1.0  # pixels of that activation
     config.pool = placeholder(str)  # small_cnn: max or stride
     config.layers = placeholder(tuple)  # plain_cnn: tokens such as ('conv32k3', 'max2', 'gap')
     config.stem = placeholder(str)  # resnet18: cifar or imagenet

@@ -25,7 +25,7 @@ RANGES = {
     "momentum": (0, 1), "num_classes": (2, None), "num_devices": (0, None), "num_examples": (0, None),
     "num_pictures": (0, None), "num_samples": (1, None), "num_steps": (0, None), "num_test": (0, None),
     "num_train": (0, None), "num_validation": (0, None), "points": (2, None), "relative_step_size": (0, None),
-    "repetitions": (1, None), "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None), "step_size": (0, None),
+    "repetitions": (1, None), "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None), "smoothing_sigma": (0, None), "step_size": (0, None),
     "validate_every": (1, None), "validation_fraction": (0, 1), "warmup_fraction": (0, 1),
     "weight_decay": (0, None), "width": (1, None),
 }  # fmt: skip
