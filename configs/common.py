@@ -16,7 +16,8 @@ def default() -> ConfigDict:
     config.data = _data()
     config.model = _model()
     config.objective = _objective()
-    config.schedules = ConfigDict({"epsilon": _epsilon_ramp()})  # by label: values that change in training
+    # by label: values that change in training
+    config.schedules = ConfigDict({"awp": _ramp("awp.gamma"), "epsilon": _epsilon_ramp()})
     config.optimizer = _optimizer()
     config.train = _train()
     config.init_from = _init_from()
@@ -216,20 +217,44 @@ def _model() -> ConfigDict:
 
 def _objective() -> ConfigDict:
     config = ConfigDict()
-    config.name = "standard"  # the training regime: standard, adversarial, or 'package.module:name'
-    config.attack = attack()  # adversarial: against whom
+    config.name = "standard"  # the training regime: standard, adversarial, consistent, or 'package.module:name'
+    config.attack = attack()  # adversarial, consistent: against whom
     config.include_clean = False  # adversarial: clean images too, with
-    config.clean_weight = 0.5
-    config.attack_mode = "eval"  # adversarial: BatchNorm while the adversary is sought: eval or batch
+    config.clean_weight = 0.5  # consistent too
+    config.attack_mode = "eval"  # adversarial, consistent: BatchNorm while the adversary is sought: eval or batch
+    config.target = "untargeted"  # consistent: or least_likely, the class of the clean image's smallest logit
+    config.consistency_weight = 1.0  # consistent
+    config.layers = ()  # consistent: whose activations, as "('conv3','conv4')"; () = the last map
+    config.layer_weights = ()  # consistent: one a layer; () = 1 each
+    config.feature_distance = "l2"  # consistent: l2 (mean square), l2_sum, normalised, cosine
+    config.gradient_into = "both"  # consistent: the pass that is drawn to the other: both, adversarial, clean
+    config.wrappers = ()  # around the objective, the first innermost, as "('awp','clean_mix')"
+    config.awp = ConfigDict({"gamma": 0.01})  # weights attacked within gamma times their norm
+    config.clean_mix = ConfigDict({"clean_weight": 0.5})  # share of cross-entropy on clean images
+    config.adaptive_epsilon = _adaptive_epsilon()
+    return config
+
+
+def _adaptive_epsilon() -> ConfigDict:
+    config = ConfigDict()
+    config.num_shares = 4  # of the budget at which a cheap attack is tried
+    config.factor = 1.0  # times the smallest share that fools
+    config.least_share = 0.0  # of the budget, for every example
+    config.probe_steps = 1  # of the cheap attack; 1 = FGSM
     return config
 
 
 def _epsilon_ramp() -> ConfigDict:
+    return _ramp("attack.threat.epsilon", "attack.step_size")
+
+
+def _ramp(*fields: str) -> ConfigDict:
     config = ConfigDict()
-    config.fields = ("attack.threat.epsilon", "attack.step_size")  # of the objective
+    config.fields = fields  # of the objective, or of a wrapper by its name
     config.start = 0.0  # factor at the start
     config.stop = 1.0  # factor from 'until' on
-    config.until = 0.0  # share of the training steps; 0 = no ramp
+    config.after = 0.0  # share of the training steps where it begins to change; alone it is a jump
+    config.until = 0.0  # share of the training steps; both 0 = no ramp
     return config
 
 

@@ -15,8 +15,8 @@ KINDS = ("black", "white", "mean", "blur", "uniform", "constant", "array")
 class Baseline:
     """What replaces the pixels of an image.
 
-    kind: 'black' (0), 'white' (1), 'mean' (each image's mean colour), 'blur' (the image under :func:`blur.gaussian_blur`),
-        'uniform' (noise in [0, 1] from the key), 'constant' (``value``) or 'array' (``images``).
+    kind: 'black' (0), 'white' (1), 'mean' (each image's mean colour), 'blur' (the image under
+        :func:`gaussian_blur`), 'uniform' (noise in [0, 1] from the key), 'constant' (``value``), 'array' (``images``).
     value: the constant, a scalar or one value a channel ``[C]``, such as the mean colour of a data set.
     blur_sigma: standard deviation of the blur in pixels; 0 leaves the image as it is.
     images: the baseline images, ``[H, W, C]`` for all or ``[B, H, W, C]``.

@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency import checkpoint, checks, environment, initialise, optimizer, records, sharding, workdirs
+from robust_saliency import (
+    checkpoint,
+    checks,
+    environment,
+    initialise,
+    models,
+    optimizer,
+    records,
+    sharding,
+    workdirs,
+)
 from robust_saliency import data as data_lib
 from robust_saliency.config import Experiment
 from robust_saliency.progress import Progress, say
@@ -39,6 +49,13 @@ def train(experiment: Experiment, workdir: str, data: data_lib.Data | None = Non
         return _Training(experiment, workdir, data or data_lib.load(experiment.data)).run()
 
 
+def check(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
+    """The network to train; ValueError where it cannot be built for the data, or the objective cannot train it."""
+    classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
+    experiment.objective.function.check(classifier, experiment.objective.spec)
+    return classifier
+
+
 class _Training:
     def __init__(self, experiment: Experiment, workdir: str, data: data_lib.Data):
         self.experiment, self.workdir, self.data = experiment, workdir, data
@@ -49,7 +66,7 @@ class _Training:
         self.metrics = records.MetricsLog(workdir)
         self.steps_per_epoch = data_lib.steps_per_epoch(data.train, spec.batch_size, spec.class_balanced)
         self.total_steps = experiment.train.epochs * self.steps_per_epoch
-        self.classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
+        self.classifier = check(experiment, data)
         self.transformation, self.schedule = optimizer.make(experiment.optimizer, self.total_steps)
 
     def run(self) -> dict:

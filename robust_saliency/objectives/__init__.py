@@ -1,12 +1,44 @@
-"""Training regimes: ``config.objective.name`` chooses one; the training loop knows none of them."""
+"""Training regimes: ``config.objective.name`` chooses one; the training loop knows none of them.
+
+``config.objective.wrappers`` names what stands around it.
+"""
 
 from robust_saliency.objectives.adversarial import Adversarial, adversarial
+from robust_saliency.objectives.consistent import Consistent, consistent
 from robust_saliency.objectives.standard import Standard, standard
 from robust_saliency.objectives.types import Objective
+from robust_saliency.objectives.wrappers import (
+    AWP,
+    WRAPPERS,
+    AdaptiveEpsilon,
+    CleanMix,
+    adaptive_epsilon,
+    awp,
+    clean_mix,
+    innermost,
+)
 
 OBJECTIVES = {
     "adversarial": (Adversarial, adversarial),
+    "consistent": (Consistent, consistent),
     "standard": (Standard, standard),
 }
 
-__all__ = ["OBJECTIVES", "Adversarial", "Objective", "Standard", "adversarial", "standard"]
+__all__ = [
+    "AWP",
+    "OBJECTIVES",
+    "WRAPPERS",
+    "AdaptiveEpsilon",
+    "Adversarial",
+    "CleanMix",
+    "Consistent",
+    "Objective",
+    "Standard",
+    "adaptive_epsilon",
+    "adversarial",
+    "awp",
+    "clean_mix",
+    "consistent",
+    "innermost",
+    "standard",
+]

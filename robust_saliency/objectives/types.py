@@ -8,6 +8,10 @@ import jax.numpy as jnp
 from robust_saliency.types import Array, Batch
 
 
+def fits_all(classifier, spec) -> None:
+    """The ``check`` of a regime that can train any classifier."""
+
+
 class Objective(NamedTuple):
     """A training regime in two pure functions.
 
@@ -16,11 +20,14 @@ class Objective(NamedTuple):
         the training log shows, and whatever else is worth a row. Differentiated in the parameters and in ``carry``,
         which is empty but for regimes that keep something between steps.
     reads: what a training batch must hold besides image, label, id and valid, such as 'lesion_mask'.
+    check(classifier, spec): called before anything is trained; raises ValueError of one sentence where the regime
+        cannot train this network, such as for a layer that it does not have.
     """
 
     perturb: Callable
     loss: Callable
     reads: tuple[str, ...] = ()
+    check: Callable = fits_all
 
 
 def mean(values: Array, batch: Batch) -> Array:

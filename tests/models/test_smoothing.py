@@ -23,7 +23,7 @@ def image_of_itself(sigma):
 
     def apply(variables, images, *, mode="eval", key=None, capture=(), edit=None):
         activation = (edit or {}).get("map", lambda a: a)(images)
-        return Output(activation.mean((1, 2)), variables["state"], {name: activation for name in capture})
+        return Output(activation.mean((1, 2)), variables["state"], dict.fromkeys(capture, activation))
 
     classifier = Classifier(lambda key: {"params": {}, "state": {}}, apply, ("map",), 3, SHAPE)
     return models.with_smoothing(classifier, "map", sigma)
