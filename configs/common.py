@@ -16,7 +16,8 @@ def default() -> ConfigDict:
     config.data = _data()
     config.model = _model()
     config.objective = _objective()
-    config.schedules = ConfigDict({"epsilon": _epsilon_ramp()})  # by label: values that change in training
+    # by label: values that change in training
+    config.schedules = ConfigDict({"awp": _ramp("awp.gamma"), "epsilon": _epsilon_ramp()})
     config.optimizer = _optimizer()
     config.train = _train()
     config.phases = ()  # each made by phase(), in order: training in several parts, see below
@@ -214,6 +215,8 @@ def _model() -> ConfigDict:
     config.mean = (0.5,)  # normalisation inside the model: images come in as [0, 1]
     config.std = (0.25,)
     config.dtype = "float32"  # of the computation; weights, attacks, losses and maps stay float32
+    config.smoothing = ""  # layer whose activation a Gaussian filter smooths, kept at evaluation; '' = none
+    config.smoothing_sigma = 1.0  # pixels of that activation
     config.pool = placeholder(str)  # small_cnn: max or stride
     config.layers = placeholder(tuple)  # plain_cnn: tokens such as ('conv32k3', 'max2', 'gap')
     config.stem = placeholder(str)  # resnet18: cifar or imagenet
@@ -223,22 +226,47 @@ def _model() -> ConfigDict:
 
 def _objective() -> ConfigDict:
     config = ConfigDict()
-    config.name = "standard"  # the training regime: standard, adversarial, free, or 'package.module:name'
-    config.attack = attack()  # adversarial: against whom
+    # the training regime: standard, adversarial, consistent, free, or 'package.module:name'
+    config.name = "standard"
+    config.attack = attack()  # against whom: of all but standard; free takes its threat model, validation the attack
     config.include_clean = False  # adversarial: clean images too, with
-    config.clean_weight = 0.5
+    config.clean_weight = 0.5  # consistent too
+    config.attack_mode = "eval"  # adversarial, consistent: BatchNorm while the adversary is sought: eval or batch
     config.replays = placeholder(int)  # free: steps in a row on a batch; default 8
     config.relative_step = placeholder(float)  # free: of the perturbation, times epsilon; default 1
-    config.attack_mode = "eval"  # adversarial: BatchNorm while the adversary is sought: eval or batch
+    config.target = "untargeted"  # consistent: or least_likely, the class of the clean image's smallest logit
+    config.consistency_weight = 1.0  # consistent
+    config.layers = ()  # consistent: whose activations, as "('conv3','conv4')"; () = the last map
+    config.layer_weights = ()  # consistent: one a layer; () = 1 each
+    config.feature_distance = "l2"  # consistent: l2 (mean square), l2_sum, normalised, cosine
+    config.gradient_into = "both"  # consistent: the pass that is drawn to the other: both, adversarial, clean
+    config.wrappers = ()  # around the objective, the first innermost, as "('awp','clean_mix')"
+    config.awp = ConfigDict({"gamma": 0.01})  # weights attacked within gamma times their norm
+    config.clean_mix = ConfigDict({"clean_weight": 0.5})  # share of cross-entropy on clean images
+    config.adaptive_epsilon = _adaptive_epsilon()
+    return config
+
+
+def _adaptive_epsilon() -> ConfigDict:
+    config = ConfigDict()
+    config.num_shares = 4  # of the budget at which a cheap attack is tried
+    config.factor = 1.0  # times the smallest share that fools
+    config.least_share = 0.0  # of the budget, for every example
+    config.probe_steps = 1  # of the cheap attack; 1 = FGSM
     return config
 
 
 def _epsilon_ramp() -> ConfigDict:
+    return _ramp("attack.threat.epsilon", "attack.step_size")
+
+
+def _ramp(*fields: str) -> ConfigDict:
     config = ConfigDict()
-    config.fields = ("attack.threat.epsilon", "attack.step_size")  # of the objective
+    config.fields = fields  # of the objective, or of a wrapper by its name
     config.start = 0.0  # factor at the start
     config.stop = 1.0  # factor from 'until' on
-    config.until = 0.0  # share of the training steps; 0 = no ramp
+    config.after = 0.0  # share of the training steps where it begins to change; alone it is a jump
+    config.until = 0.0  # share of the training steps; both 0 = no ramp
     return config
 
 

@@ -5,8 +5,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, phases, saliency, schedules
+from robust_saliency import attacks, checks, metrics, models, optimizer, phases, saliency, schedules
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
+from robust_saliency.config_wrappers import objective_of
 from robust_saliency.data import DataSpec
 from robust_saliency.threat import Threat
 
@@ -182,7 +183,7 @@ def _parse(plain: dict) -> Experiment:
     section = {name: _section(plain, name, "config") for name in SECTIONS - {"title", "description", "seed", "phases"}}
     data = build(DataSpec, section["data"], "config.data")
     model = choose("model", models.MODELS, section["model"], "config.model")
-    objective = choose("objective", objectives.OBJECTIVES, section["objective"], "config.objective")
+    objective = objective_of(section["objective"])
     return Experiment(
         plain=plain,
         seed=convert(plain.get("seed", 0), int, "config.seed"),
@@ -216,7 +217,7 @@ def to_plain(config: Any) -> Any:
 
 def _ramps(section: Mapping, objective_spec: Any) -> tuple[schedules.Ramp, ...]:
     ramps = {label: build(schedules.Ramp, ramp, f"config.schedules.{label}") for label, ramp in section.items()}
-    used = {label: ramp for label, ramp in sorted(ramps.items()) if ramp.until > 0}
+    used = {label: ramp for label, ramp in sorted(ramps.items()) if ramp.used}
     for label, ramp in used.items():
         try:
             schedules.check(objective_spec, ramp)

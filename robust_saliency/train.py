@@ -11,6 +11,7 @@ from robust_saliency import (
     checkpoint,
     environment,
     initialise,
+    models,
     optimizer,
     records,
     sharding,
@@ -20,7 +21,6 @@ from robust_saliency import (
 from robust_saliency import data as data_lib
 from robust_saliency.config import Experiment
 from robust_saliency.epoch_end import EpochEnd
-from robust_saliency.models import with_frozen_statistics
 from robust_saliency.progress import Progress, say
 from robust_saliency.train_step import INIT, TrainState, make_train_step
 
@@ -48,6 +48,17 @@ def train(experiment: Experiment, workdir: str, data: data_lib.Data | None = Non
         return trainings[-1].run()
 
 
+def check(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
+    """The network to train; ValueError where it cannot be built for the data, or a phase cannot train it."""
+    for _, phase in experiment.phases:
+        check(phase, data)
+    classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
+    params = jax.eval_shape(classifier.init, jax.random.key(0))["params"]
+    trainable.labels(params, experiment.train.trainable)
+    experiment.objective.function.check(classifier, experiment.objective.spec)
+    return classifier
+
+
 class _Training:
     """One run. What its config asks of the network is checked when it is made, before anything is trained."""
 
@@ -62,12 +73,11 @@ class _Training:
         batches = data_lib.steps_per_epoch(data.train, spec.batch_size, spec.class_balanced)
         self.steps_per_epoch = self.replays * batches
         self.total_steps = settings.epochs * self.steps_per_epoch
-        self.classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
-        trainable.labels(jax.eval_shape(self.classifier.init, self.root)["params"], settings.trainable)
+        self.classifier = check(experiment, data)
         self.transformation, self.schedule = optimizer.make(experiment.optimizer, self.total_steps, settings.trainable)
         trained = self.classifier
         if settings.batch_norm == "frozen":
-            trained = with_frozen_statistics(self.classifier)
+            trained = models.with_frozen_statistics(self.classifier)
         self.step = make_train_step(trained, experiment, self.transformation, self.schedule, self.total_steps)
         self.judge = EpochEnd(
             trained, experiment, data.validation, self._make_batches, self.mesh, self.root, self.total_steps

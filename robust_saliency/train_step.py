@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robust_saliency import attacks, averaging, losses, schedules, trainable
+from robust_saliency import attacks, averaging, losses, objectives, schedules, trainable
 from robust_saliency import data as data_lib
 from robust_saliency.config import Experiment
 from robust_saliency.models import Classifier
@@ -175,4 +175,4 @@ def validation_metrics(sums: dict) -> dict[str, float]:
 
 def attack_of(experiment: Experiment):
     """The attack that the objective trains against; None where it trains against none."""
-    return getattr(experiment.objective.spec, "attack", None)
+    return getattr(objectives.innermost(experiment.objective.spec), "attack", None)

@@ -21,6 +21,7 @@ REGISTRIES = {
     "metric": metrics.METRICS,
     "objective": objectives.OBJECTIVES,
     "saliency": saliency.SALIENCY,
+    "wrapper": objectives.WRAPPERS,
 }
 ENTRIES = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry]
 
@@ -275,6 +276,13 @@ OBJECTIVE_ROWS = {
     "standard": {},
     "adversarial": {"attack": attacks.PGD(num_steps=2), "include_clean": True},
     "free": {},
+    "consistent": {"attack": attacks.PGD(num_steps=2), "target": "least_likely"},
+}
+# name -> the fields of a wrapper that is quick; it stands around 'adversarial'.
+WRAPPER_ROWS = {
+    "adaptive_epsilon": {"num_shares": 2},
+    "awp": {"gamma": 0.02},
+    "clean_mix": {"clean_weight": 0.3},
 }
 
 
@@ -295,12 +303,23 @@ def batch(rng):
 
 def test_every_objective_has_a_row():
     assert set(OBJECTIVE_ROWS) == set(objectives.OBJECTIVES)
+    assert set(WRAPPER_ROWS) == set(objectives.WRAPPERS)
 
 
-@pytest.mark.parametrize("name", OBJECTIVE_ROWS)
+def row_of(name):
+    """The objective and the spec of a row; of a wrapper those of it around 'adversarial'."""
+    if name in OBJECTIVE_ROWS:
+        Spec, objective = objectives.OBJECTIVES[name]
+        return objective, Spec(**OBJECTIVE_ROWS[name])
+    Spec, wrap = objectives.WRAPPERS[name]
+    objective, inner = row_of("adversarial")
+    return wrap(objective), Spec(inner=inner, **WRAPPER_ROWS[name])
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVE_ROWS, *WRAPPER_ROWS])
 def test_an_objective_is_pure_finite_and_ignores_padding(name, classifier, batch, key):
-    Spec, objective = objectives.OBJECTIVES[name]
-    spec, variables = Spec(**OBJECTIVE_ROWS[name]), classifier.init(key)
+    (objective, spec), variables = row_of(name), classifier.init(key)
+    objective.check(classifier, spec)
     perturbed = jax.jit(lambda batch: objective.perturb(classifier, variables, key, batch, spec))(batch)
     assert set(batch) <= set(perturbed)
     chex.assert_trees_all_equal({field: perturbed[field] for field in batch}, batch)
@@ -320,5 +339,8 @@ def test_an_objective_is_pure_finite_and_ignores_padding(name, classifier, batch
     assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
     chex.assert_trees_all_equal_structs(state, variables["state"])
     # What stands in the padded row does not count.
-    padded = {field: value.at[3].set(jnp.zeros_like(value[3])) for field, value in perturbed.items()}
+    weights = perturbed.get("weight_perturbation")
+    of_examples = {field: value for field, value in perturbed.items() if value is not weights}
+    padded = {field: value.at[3].set(jnp.zeros_like(value[3])) for field, value in of_examples.items()}
+    padded |= {} if weights is None else {"weight_perturbation": weights}
     chex.assert_trees_all_close(value_and_gradient(variables["params"], padded)[1], gradient, atol=1e-6)

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = "robust_saliency"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
-FLOOR = {"types", "checks", "randomness"}
+FLOOR = {"types", "checks", "randomness", "blur"}
 MIDDLE = {"projections", "threat", "losses", "baselines", "schedules", "ensembles", "ranks", "map_distances"}
 SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
 PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "types": set(),
     "checks": {"types"},
     "randomness": {"types", "checks"},
+    "blur": {"types"},
     **dict.fromkeys(MIDDLE, FLOOR),
     "threat": FLOOR | {"projections"},
     "map_distances": FLOOR | {"ranks"},
@@ -46,8 +47,9 @@ MAY_IMPORT = {
     "statistics": set(),
     "report": {"statistics", "records"},
     "config_fields": PURE | {"models"},
+    "config_wrappers": PURE | {"config_fields"},
     "config_file": {"config_fields"},
-    "config": PURE | EDGES | {"config_fields", "phases"},
+    "config": PURE | EDGES | {"config_fields", "config_wrappers", "phases"},
     "descriptions": PURE | {"config_fields"},
     "initialise": PURE | EDGES | {"config", "config_fields", "trainable"},
     "train_step": BUILD | {"averaging"},

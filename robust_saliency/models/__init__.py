@@ -12,6 +12,7 @@ from robust_saliency.models.plain_cnn import KIM, LLORENTE, VGG11ISH, PlainCNN
 from robust_saliency.models.pooling import average_pool, max_pool
 from robust_saliency.models.resnet import ResNet18
 from robust_saliency.models.small_cnn import SmallCNN
+from robust_saliency.models.smoothing import with_smoothing
 from robust_saliency.models.surrogate import with_activation
 
 MODELS = {
@@ -53,4 +54,5 @@ __all__ = [
     "softplus",
     "with_activation",
     "with_frozen_statistics",
+    "with_smoothing",
 ]

@@ -20,6 +20,10 @@ def _once(spec: Any) -> int:
     return 1
 
 
+def fits_all(classifier, spec) -> None:
+    """The ``check`` of a regime that can train any classifier."""
+
+
 class Objective(NamedTuple):
     """A training regime in two pure functions.
 
@@ -31,6 +35,8 @@ class Objective(NamedTuple):
     start(batch, spec) -> carry: before the first step; each leaf has the batch axis first.
     advance(carry, gradient, batch, spec) -> carry: after a step, from the gradient of the loss in the carry.
     replays(spec) -> int: steps in a row on the same augmented batch.
+    check(classifier, spec): called before anything is trained; raises ValueError of one sentence where the regime
+        cannot train this network, such as for a layer that it does not have.
     """
 
     perturb: Callable
@@ -39,6 +45,12 @@ class Objective(NamedTuple):
     start: Callable = _nothing
     advance: Callable = _as_it_is
     replays: Callable = _once
+    check: Callable = fits_all
+
+    @property
+    def keeps_something(self) -> bool:
+        """Whether there is a carry."""
+        return self.start is not _nothing
 
 
 def mean(values: Array, batch: Batch) -> Array:
