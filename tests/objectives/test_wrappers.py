@@ -358,6 +358,8 @@ def test_a_config_names_wrappers_inside_out():
         ({"awp": {"gamma": -1.0}, "wrappers": ["awp"]}, r"config.objective.awp.gamma must be at least 0, got -1.0"),
         ({"awp": {"gamma": "big"}, "wrappers": ["awp"]}, r"config.objective.awp.gamma must be a number, got 'big'"),
         ({"adaptive_epsilon": {"num_shares": 0}, "wrappers": ["adaptive_epsilon"]}, r"num_shares must be at least 1"),
+        ({"name": "free", "wrappers": ["awp"]}, r"wrappers: awp cannot stand around an objective that keeps something"),
+        ({"name": "free", "wrappers": ["adaptive_epsilon"]}, r"wrappers: adaptive_epsilon cannot stand around an obj"),
         ({"clean_mix": {"clean_weight": 1.5}, "wrappers": ["clean_mix"]}, r"clean_weight must be in \[0, 1\], got 1.5"),
         ({"awp": 0.1}, r"config.objective.awp must be a section, got 0.1"),
     ],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from robust_saliency import attacks, checks, losses
 from robust_saliency.objectives.adversarial import Adversarial
 from robust_saliency.objectives.types import Objective, mean
-from robust_saliency.objectives.wrappers.nesting import Inner, innermost, with_innermost, wrapped
+from robust_saliency.objectives.wrappers.nesting import Inner, innermost, refuse_carry, with_innermost, wrapped
 from robust_saliency.types import Array, Scalar, is_spec, spec
 
 
@@ -49,7 +49,8 @@ class AdaptiveEpsilon:
 
 @functools.cache
 def adaptive_epsilon(inner: Objective) -> Objective:
-    """``inner`` against an epsilon ``[B]``."""
+    """``inner`` against an epsilon ``[B]``. ValueError for an objective that keeps its adversary between steps."""
+    refuse_carry("adaptive_epsilon", inner)
 
     def perturb(classifier, variables, key, batch, spec):
         """Adds ``epsilon_share [B]``, the share of the budget, to what ``inner`` adds."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from robust_saliency import randomness
 from robust_saliency.objectives.adversarial import Adversarial
 from robust_saliency.objectives.types import Objective
-from robust_saliency.objectives.wrappers.nesting import Inner, wrapped
+from robust_saliency.objectives.wrappers.nesting import Inner, refuse_carry, wrapped
 from robust_saliency.types import Array, Scalar, spec
 
 # Tensors that belong to a layer's offset or normalisation, however many axes they have.
@@ -43,8 +43,7 @@ def awp(inner: Objective) -> Objective:
 
     ValueError for an objective that keeps something between steps: its one backward pass would be two.
     """
-    if inner.keeps_something:
-        raise ValueError("awp cannot stand around an objective that keeps something between steps, such as free.")
+    refuse_carry("awp", inner)
 
     def perturb(classifier, variables, key, batch, spec):
         """Adds ``weight_perturbation``, v, a tree like the parameters."""

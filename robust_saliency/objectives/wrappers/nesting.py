@@ -41,6 +41,12 @@ def wrapped(inner: Objective, perturb=None, loss=None) -> Objective:
     return inner._replace(perturb=perturb or same_perturb, loss=loss or same_loss, check=check, **kept)
 
 
+def refuse_carry(name: str, inner: Objective) -> None:
+    """Raises ValueError for an objective that keeps something between steps, which the wrapper ``name`` cannot follow."""
+    if inner.keeps_something:
+        raise ValueError(f"{name} cannot stand around an objective that keeps something between steps, such as free.")
+
+
 def innermost(spec: Any) -> Any:
     """The spec of the objective that all wrappers stand around."""
     while hasattr(spec, "wrapper"):
