@@ -16,7 +16,7 @@ def default() -> ConfigDict:
     config.data = _data()
     config.model = _model()
     config.objective = _objective()
-    config.schedules = ConfigDict({"epsilon": _epsilon_ramp()})  # by label: values that change in training
+    config.schedules = _schedules()
     config.optimizer = _optimizer()
     config.train = _train()
     config.init_from = _init_from()
@@ -214,17 +214,43 @@ def _model() -> ConfigDict:
 
 def _objective() -> ConfigDict:
     config = ConfigDict()
-    config.name = "standard"  # the training regime: standard, adversarial, or 'package.module:name'
-    config.attack = attack()  # adversarial: against whom
+    # the training regime: standard, adversarial, scaat, lesion_mask_control, or 'package.module:name'
+    config.name = "standard"
+    config.attack = attack()  # of all but standard: against whom
     config.include_clean = False  # adversarial: clean images too, with
     config.clean_weight = 0.5
-    config.attack_mode = "eval"  # adversarial: BatchNorm while the adversary is sought: eval or batch
+    config.attack_mode = "eval"  # BatchNorm while the adversary is sought: eval or batch
+    # scaat, lesion_mask_control
+    config.divergence = "kl"  # between clean and adversarial predictions: kl, js, logit_l2, cross_entropy
+    config.divergence_weight = 1.0
+    config.raises = "divergence"  # by the adversary: divergence (give attack a random start) or cross_entropy
+    config.statistics = "clean"  # BatchNorm's running statistics follow the images clean or adversarial
+    # scaat: the adversary changes only what the guide's map calls unimportant
+    config.guide = saliency("gradient")
+    config.explained = "true"  # class of that map: true or predicted
+    config.protect = "rank"  # all but the share quantile of lowest pixels; energy: what holds that share of the map
+    config.quantile = 0.5
+    config.energy = 0.5
+    config.budget = "uniform"  # epsilon of a pixel; saliency: the less, the more important
+    config.renewed = False  # the mask: False = of the clean image, True = of each iterate
+    config.strength = "fixed"  # epsilon; until_flip: grows over the steps until the prediction changes
+    config.attacked = "outside"  # lesion_mask_control: outside or inside the TRUE lesion mask
     return config
 
 
-def _epsilon_ramp() -> ConfigDict:
+def _schedules() -> ConfigDict:
+    """By label, values that change in training."""
+    return ConfigDict(
+        {
+            "epsilon": _ramp("attack.threat.epsilon", "attack.step_size"),
+            "quantile": _ramp("quantile"),  # scaat
+        }
+    )
+
+
+def _ramp(*fields: str) -> ConfigDict:
     config = ConfigDict()
-    config.fields = ("attack.threat.epsilon", "attack.step_size")  # of the objective
+    config.fields = fields  # of the objective
     config.start = 0.0  # factor at the start
     config.stop = 1.0  # factor from 'until' on
     config.until = 0.0  # share of the training steps; 0 = no ramp

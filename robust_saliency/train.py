@@ -49,8 +49,20 @@ class _Training:
         self.metrics = records.MetricsLog(workdir)
         self.steps_per_epoch = data_lib.steps_per_epoch(data.train, spec.batch_size, spec.class_balanced)
         self.total_steps = experiment.train.epochs * self.steps_per_epoch
+        self._check_reads()
         self.classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
         self.transformation, self.schedule = optimizer.make(experiment.optimizer, self.total_steps)
+
+    def _check_reads(self) -> None:
+        reads, objective = self.experiment.objective.function.reads, self.experiment.objective.name
+        held = self.data.train.gather(np.arange(1)) if reads else {}
+        lacking = [name for name in reads if name not in held]
+        if lacking:
+            raise ValueError(
+                f"config.objective.name {objective!r} reads {', '.join(lacking)}, which the training data of "
+                f"config.data.name {self.experiment.data.name!r} do not have; they have {', '.join(sorted(held))}. A "
+                "feature of the data that is a lesion mask is named by config.data.mask_field."
+            )
 
     def run(self) -> dict:
         began = time.monotonic()

@@ -146,7 +146,7 @@ def test_include_clean_mixes(images, w, key):
         np.testing.assert_allclose(metrics[name], np.mean((x.reshape(6, -1) @ w).argmax(-1) == LABELS), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ["standard", "adversarial"])
 def test_padded_examples_change_nothing(images, w, key, name):
     spec = {"standard": Standard(), "adversarial": Adversarial(attack=FGSM, include_clean=True)}[name]
     keys = key if name == "standard" else randomness.per_example_keys(key, jnp.arange(6))
