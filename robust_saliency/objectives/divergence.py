@@ -43,8 +43,8 @@ class DivergenceSpec:
         checks.one_of("statistics", self.statistics, STATISTICS)
         if raised(self) in losses.DIVERGENCES and _starts_clean(self.attack):
             raise ValueError(
-                f"{type(self).__name__}.attack starts at the clean image, where {raised(self)} has no gradient: it would "
-                "never move. Give it start='gaussian' or 'uniform', or raises='cross_entropy'."
+                f"{type(self).__name__}.attack starts at the clean image, where {raised(self)} has no gradient, so it "
+                "would never move. Give it start='gaussian' or 'uniform', or raises='cross_entropy'."
             )
 
 
