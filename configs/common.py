@@ -16,8 +16,7 @@ def default() -> ConfigDict:
     config.data = _data()
     config.model = _model()
     config.objective = _objective()
-    # by label: values that change in training
-    config.schedules = ConfigDict({"awp": _ramp("awp.gamma"), "epsilon": _epsilon_ramp()})
+    config.schedules = _schedules()
     config.optimizer = _optimizer()
     config.train = _train()
     config.phases = ()  # each made by phase(), in order: training in several parts, see below
@@ -226,12 +225,12 @@ def _model() -> ConfigDict:
 
 def _objective() -> ConfigDict:
     config = ConfigDict()
-    # the training regime: standard, adversarial, consistent, free, or 'package.module:name'
+    # the training regime: standard, adversarial, consistent, free, lesion_mask_control, scaat, 'package.module:name'
     config.name = "standard"
     config.attack = attack()  # against whom: of all but standard; free takes its threat model, validation the attack
+    config.attack_mode = "eval"  # BatchNorm while the adversary is sought: eval or batch
     config.include_clean = False  # adversarial: clean images too, with
     config.clean_weight = 0.5  # consistent too
-    config.attack_mode = "eval"  # adversarial, consistent: BatchNorm while the adversary is sought: eval or batch
     config.replays = placeholder(int)  # free: steps in a row on a batch; default 8
     config.relative_step = placeholder(float)  # free: of the perturbation, times epsilon; default 1
     config.target = "untargeted"  # consistent: or least_likely, the class of the clean image's smallest logit
@@ -240,6 +239,21 @@ def _objective() -> ConfigDict:
     config.layer_weights = ()  # consistent: one a layer; () = 1 each
     config.feature_distance = "l2"  # consistent: l2 (mean square), l2_sum, normalised, cosine
     config.gradient_into = "both"  # consistent: the pass that is drawn to the other: both, adversarial, clean
+    # scaat, lesion_mask_control
+    config.divergence = "kl"  # between clean and adversarial predictions: kl, js, logit_l2, cross_entropy
+    config.divergence_weight = 1.0
+    config.raises = "divergence"  # by the adversary: divergence (give attack a random start) or cross_entropy
+    config.statistics = "clean"  # BatchNorm's running statistics follow the images clean or adversarial
+    # scaat: the adversary changes only what the guide's map calls unimportant
+    config.guide = saliency("gradient")
+    config.explained = "true"  # class of that map: true or predicted
+    config.protect = "rank"  # all but the share quantile of lowest pixels; energy: what holds that share of the map
+    config.quantile = 0.5
+    config.energy = 0.5
+    config.budget = "uniform"  # epsilon of a pixel; saliency: the less, the more important
+    config.renewed = False  # the mask: False = of the clean image, True = of each iterate
+    config.strength = "fixed"  # epsilon; until_flip: grows over the steps until the prediction changes
+    config.attacked = "outside"  # lesion_mask_control: outside or inside the TRUE lesion mask
     config.wrappers = ()  # around the objective, the first innermost, as "('awp','clean_mix')"
     config.awp = ConfigDict({"gamma": 0.01})  # weights attacked within gamma times their norm
     config.clean_mix = ConfigDict({"clean_weight": 0.5})  # share of cross-entropy on clean images
@@ -256,8 +270,15 @@ def _adaptive_epsilon() -> ConfigDict:
     return config
 
 
-def _epsilon_ramp() -> ConfigDict:
-    return _ramp("attack.threat.epsilon", "attack.step_size")
+def _schedules() -> ConfigDict:
+    """By label, values that change in training."""
+    return ConfigDict(
+        {
+            "awp": _ramp("awp.gamma"),
+            "epsilon": _ramp("attack.threat.epsilon", "attack.step_size"),
+            "quantile": _ramp("quantile"),  # scaat
+        }
+    )
 
 
 def _ramp(*fields: str) -> ConfigDict:

@@ -21,16 +21,17 @@ from robust_saliency.threat import Threat
 RANGES = {
     "after": (0, 1), "average_batches": (1, None), "average_decay": (0, 1), "batch_size": (1, None),
     "blur_sigma": (0, None), "checkpoint_every": (1, None), "clean_weight": (0, 1), "clip_norm": (0, None),
-    "consistency_weight": (0, None), "epochs": (0, None), "epsilon": (0, None), "factor": (0, None),
-    "gamma": (0, None), "guard_drop": (0, 1), "guard_steps": (1, None), "image_size": (0, None),
-    "keep_best": (0, None), "keep_last": (1, None), "learning_rate": (0, None), "least_share": (0, 1),
-    "log_every": (1, None), "momentum": (0, 1), "num_classes": (2, None), "num_devices": (0, None),
-    "num_examples": (0, None), "num_pictures": (0, None), "num_samples": (1, None), "num_shares": (1, None),
-    "num_steps": (0, None), "num_test": (0, None), "num_train": (0, None), "num_validation": (0, None),
-    "patience": (0, None), "plateau_factor": (0, 1), "plateau_patience": (0, None), "points": (2, None),
-    "probe_steps": (1, None), "relative_step_size": (0, None), "repetitions": (1, None), "replays": (1, None),
-    "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None), "smoothing_sigma": (0, None),
-    "step_size": (0, None), "validate_every": (1, None), "validation_fraction": (0, 1), "warmup_fraction": (0, 1),
+    "consistency_weight": (0, None), "divergence_weight": (0, None), "energy": (0, 1), "epochs": (0, None),
+    "epsilon": (0, None), "factor": (0, None), "gamma": (0, None), "guard_drop": (0, 1), "guard_steps": (1, None),
+    "image_size": (0, None), "keep_best": (0, None), "keep_last": (1, None), "learning_rate": (0, None),
+    "least_share": (0, 1), "log_every": (1, None), "momentum": (0, 1), "num_classes": (2, None),
+    "num_devices": (0, None), "num_examples": (0, None), "num_pictures": (0, None), "num_samples": (1, None),
+    "num_shares": (1, None), "num_steps": (0, None), "num_test": (0, None), "num_train": (0, None),
+    "num_validation": (0, None), "patience": (0, None), "plateau_factor": (0, 1), "plateau_patience": (0, None),
+    "points": (2, None), "probe_steps": (1, None), "quantile": (0, 1), "relative_step_size": (0, None),
+    "repetitions": (1, None), "replays": (1, None), "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None),
+    "smoothing_sigma": (0, None), "step_size": (0, None), "validate_every": (1, None), "validation_fraction": (0, 1),
+    "warmup_fraction": (0, 1),
     "weight_decay": (0, None), "width": (1, None),
 }  # fmt: skip
 
@@ -79,19 +80,14 @@ def build(cls: type, section: Mapping, where: str) -> Any:
     values = {}
     for name, value in given.items():
         place = f"{where}.{name}"
-        if _is_attack(hints[name]):
-            values[name] = attack_spec(value, place)
+        if kind := _kind_of_method(hints[name]):
+            values[name] = choose(*kind, value, place).spec
         else:
             values[name] = convert(value, hints[name], place, ranges=RANGES if _is_own(cls) else {})
     try:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-
-
-def attack_spec(section: Mapping, where: str) -> Any:
-    """The spec of the attack that ``section`` names, for an objective. Threat fields stand beside the attack's own."""
-    return choose("attack", attacks.ATTACKS, section, where).spec
 
 
 def merge(base: Mapping, changes: Mapping, where: str = "config") -> dict:
@@ -127,9 +123,16 @@ def fields_of(cls: type) -> set[str]:
     return names
 
 
-def _is_attack(hint: Any) -> bool:
-    specs = {Spec for Spec, _ in attacks.ATTACKS.values()}
-    return any(part in specs for part in (hint, *typing.get_args(hint)))
+def _kind_of_method(hint: Any) -> tuple[str, dict] | None:
+    """Of a field that holds the spec of an attack or a saliency method: what it is called, and its registry.
+
+    Such a field is a section that names the method; the fields of a threat model stand beside an attack's own.
+    """
+    parts = [part for part in (hint, *typing.get_args(hint)) if isinstance(part, type) and types.is_spec(part)]
+    for kind, registry in (("attack", attacks.ATTACKS), ("saliency method", saliency.SALIENCY)):
+        if any(issubclass(Spec, part) for Spec, _ in registry.values() for part in parts):
+            return kind, registry
+    return None
 
 
 def _is_own(cls: type) -> bool:

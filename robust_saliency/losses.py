@@ -63,14 +63,42 @@ def kl(logits: Array, other_logits: Array) -> Array:
 
     Computed from log-softmax, so a probability that underflows to 0 adds 0, not NaN.
     """
-    checks.rank("logits", logits, 2)
-    if logits.shape != other_logits.shape:
-        raise ValueError(f"KL needs logits of one shape, got {logits.shape} and {other_logits.shape}.")
-    log_p, log_q = (jax.nn.log_softmax(_widened(z), axis=-1) for z in (logits, other_logits))
+    log_p, log_q = (jax.nn.log_softmax(z, axis=-1) for z in _pair("KL", logits, other_logits))
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
+def js(logits: Array, other_logits: Array) -> Array:
+    """``(KL(p || m) + KL(q || m)) / 2`` with ``m = (p + q) / 2`` per example: nats, in [0, log 2], symmetric.
+
+    With ``d = log q - log p``, ``log(q / m) = log 2 + log sigmoid(d)``, which neither overflows nor divides by 0.
+    Source: Lin 1991, equation 4.1 with equal weights, the Jensen-Shannon divergence.
+    """
+    log_p, log_q = (jax.nn.log_softmax(z, axis=-1) for z in _pair("JS", logits, other_logits))
+    d = log_q - log_p
+    of_p = jnp.exp(log_p) * (jax.nn.log_sigmoid(-d) - jax.nn.log_sigmoid(0.0))
+    of_q = jnp.exp(log_q) * (jax.nn.log_sigmoid(d) - jax.nn.log_sigmoid(0.0))
+    return jnp.sum(of_p + of_q, axis=-1) / 2
+
+
+def logit_l2(logits: Array, other_logits: Array) -> Array:
+    """``sum_k (z_k - z'_k)^2`` per example: squared logit units, >= 0; a shift of all logits counts, unlike in kl, js.
+
+    Source: the pairing of logits of Kannan, Kurakin, Goodfellow 2018 (1803.06373), there a mean.
+    """
+    logits, other_logits = _pair("logit_l2", logits, other_logits)
+    return jnp.sum(jnp.square(logits - other_logits), axis=-1)
+
+
 LOSSES = {"cross_entropy": cross_entropy, "dlr": dlr, "margin": margin}
+# Of two predictions: each is 0 where they are equal, and has no gradient there.
+DIVERGENCES = {"js": js, "kl": kl, "logit_l2": logit_l2}
+
+
+def _pair(name: str, logits: Array, other_logits: Array) -> tuple[Array, Array]:
+    checks.rank("logits", logits, 2)
+    if logits.shape != other_logits.shape:
+        raise ValueError(f"{name} needs logits of one shape, got {logits.shape} and {other_logits.shape}.")
+    return _widened(logits), _widened(other_logits)
 
 
 def _score(logits: Array, labels: Labels) -> Array:

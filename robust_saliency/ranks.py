@@ -29,6 +29,20 @@ def places(maps: Maps) -> tuple[Array, Array]:
     return first.reshape(maps.shape), last.reshape(maps.shape)
 
 
+def stable(maps: Maps) -> tuple[Array, Array]:
+    """Stable rank of each pixel of ``maps [B, H, W]``, int32 ``[B, H, W]``; and the sorted values, ``[B, H W]``.
+
+    Both ascending, so the smallest pixel has rank 0. No two ranks are equal: of tied pixels, in the order of rows, the
+    earlier has the lower rank. NaN counts as the largest. No gradient flows.
+    """
+    checks.rank("maps", maps, 3)
+    values = jax.lax.stop_gradient(maps).reshape(maps.shape[0], -1)
+    place = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1)
+    ascending, pixel = jax.lax.sort((values, place), dimension=1, num_keys=1, is_stable=True)
+    _, rank = jax.lax.sort((pixel, place), dimension=1, num_keys=1)
+    return rank.reshape(maps.shape), ascending
+
+
 def centred(maps: Maps) -> Array:
     """Twice the average rank less its mean, ``first + last - (n - 1)``: int32 ``[B, H, W]``, exact, of sum zero."""
     first, last = places(maps)

@@ -52,11 +52,24 @@ def check(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
     """The network to train; ValueError where it cannot be built for the data, or a phase cannot train it."""
     for _, phase in experiment.phases:
         check(phase, data)
+    _check_reads(experiment, data)
     classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
     params = jax.eval_shape(classifier.init, jax.random.key(0))["params"]
     trainable.labels(params, experiment.train.trainable)
     experiment.objective.function.check(classifier, experiment.objective.spec)
     return classifier
+
+
+def _check_reads(experiment: Experiment, data: data_lib.Data) -> None:
+    reads = experiment.objective.function.reads
+    held = data.train.gather(np.arange(1)) if reads else {}
+    lacking = [name for name in reads if name not in held]
+    if lacking:
+        raise ValueError(
+            f"config.objective.name {experiment.objective.name!r} reads {', '.join(lacking)}, which the training data "
+            f"of config.data.name {experiment.data.name!r} do not have; they have {', '.join(sorted(held))}. A feature "
+            "of the data that is a lesion mask is named by config.data.mask_field."
+        )
 
 
 class _Training:

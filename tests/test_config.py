@@ -54,12 +54,25 @@ def test_the_defaults_name_every_field_of_every_method_that_can_be_chosen():
     for registry, sections in (
         (saliency.SALIENCY, plain["evaluation"]["maps"].values()),
         (metrics.METRICS, plain["evaluation"]["metrics"].values()),
+        (saliency.SALIENCY, [plain["objective"]["guide"]]),
         (models.MODELS, [plain["model"]]),
+        (objectives.OBJECTIVES, [plain["objective"]]),
     ):
         known = {field for Spec, *_ in registry.values() for field in config_fields.fields_of(Spec)}
         for section in sections:
             assert set(section) == known | {"name"}
     assert set(plain["data"]["augment"]) == config_fields.fields_of(type(parsed().data.augment))
+
+
+def test_the_guide_of_scaat_is_chosen_by_name_and_its_quantile_annealed():
+    section = {"name": "scaat", "guide": {"name": "smoothgrad", "num_samples": 3}, "quantile": 0.25}
+    ramp = {"until": 0.5, "start": 4.0}
+    experiment = parsed(objective=section, schedules={"quantile": ramp})
+    spec = experiment.objective.spec
+    assert spec.guide == saliency.SmoothGrad(num_samples=3)
+    for progress, quantile in ((0.0, 1.0), (0.25, 0.625), (0.5, 0.25), (1.0, 0.25)):
+        assert float(schedules.apply(spec, experiment.ramps, progress).quantile) == quantile
+    assert "guide smoothgrad" in descriptions.described(experiment.objective)
 
 
 def test_numbers_reach_the_specs():
@@ -99,7 +112,7 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
     ("changes", "message"),
     [
         ({"objective": {"name": "adversrial"}}, r"objective.*'adversrial'.*Did you mean 'adversarial'"),
-        ({"objective": {"name": ""}}, r"config.objective needs a name. Choices: adversarial, consistent, standard"),
+        ({"objective": {"name": ""}}, r"config.objective needs a name. Choices: adversarial, .*standard"),
         ({"objective": {"name": "adversarial", "attack": {"name": "pgdd"}}}, r"attack.*'pgdd'.*Did you mean 'pgd'"),
         (
             {"objective": {"name": "adversarial", "attack": {"epsilon": -0.1}}},
@@ -113,6 +126,17 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
             {"objective": {"name": "adversarial", "attack": {"norm": "l3"}}},
             r"config.objective.attack: Unknown norm 'l3'.*Choices: l1, l2, linf",
         ),
+        (
+            {"objective": {"name": "scaat", "guide": {"name": "gradent"}}},
+            r"guide.name 'gradent'. Did you mean",
+        ),
+        (
+            {"objective": {"name": "scaat", "guide": {"channels": "none"}}},
+            r"SCAAT.guide must give one value",
+        ),
+        ({"objective": {"name": "scaat", "quantile": 1.5}}, r"objective.quantile must be in \[0, 1\], got 1.5"),
+        ({"objective": {"name": "scaat", "attack": {"start": "none"}}}, r"starts at the clean image.*start='gaussian'"),
+        ({"objective": {"name": "scaat", "renewed": True, "attack": {"name": "apgd"}}}, r"need pgd with.*got APGD"),
         ({"evaluation": {"metrics": {"gini": {"name": "ginni"}}}}, r"metric.*'ginni'.*Did you mean 'gini'"),
         ({"evaluation": {"maps": {"gradient": {"name": "gradiant"}}}}, r"saliency.*'gradiant'.*'gradient'"),
         ({"train": {"epochs": "many"}}, r"config.train.epochs must be a whole number, got 'many'"),

@@ -275,8 +275,10 @@ def test_a_decision_stays_in_the_threat_model_and_says_the_truth(decide, rng):
 OBJECTIVE_ROWS = {
     "standard": {},
     "adversarial": {"attack": attacks.PGD(num_steps=2), "include_clean": True},
-    "free": {},
     "consistent": {"attack": attacks.PGD(num_steps=2), "target": "least_likely"},
+    "free": {},
+    "lesion_mask_control": {"attack": attacks.PGD(num_steps=2), "divergence": "js"},
+    "scaat": {"attack": attacks.PGD(num_steps=2), "renewed": True, "strength": "until_flip", "budget": "saliency"},
 }
 # name -> the fields of a wrapper that is quick; it stands around 'adversarial'.
 WRAPPER_ROWS = {
@@ -298,6 +300,7 @@ def batch(rng):
         "label": jnp.array([0, 1, 2, 0], jnp.int32),
         "id": jnp.arange(4, dtype=jnp.int32),
         "valid": jnp.array([True, True, True, False]),
+        "lesion_mask": jnp.asarray(rng.random((4, 16, 16)) < 0.4, jnp.float32),
     }
 
 

@@ -162,6 +162,7 @@ def test_curves_pictures_and_summary_say_what_the_report_needs(run):
     assert pictures["map/gradient"].shape == (3, 32, 32)
     assert set(summary["metrics"]) == {label for label, _ in experiment.evaluation.metrics}
     assert summary["metrics"]["gini"]["direction"] == "higher"
+    assert summary["objective"].startswith("CE(f(x), y) on the clean images")
     assert summary["num_examples"] == len(examples) == 24
     assert evaluate.is_done(experiment, str(workdir))
     for changes in ({"evaluation": {"num_pictures": 2}}, {"data": {"planted": {"shortcut": "ruler"}}}):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special
+from scipy.spatial import distance
 
 from robust_saliency import losses
 
@@ -205,3 +206,64 @@ def test_too_few_classes_are_one_sentence():
         losses.dlr(jnp.zeros((1, 2)), jnp.array([0]))
     with pytest.raises(ValueError, match=r"targeted_dlr needs at least 4 classes, got 3"):
         losses.targeted_dlr(jnp.zeros((1, 3)), jnp.array([0]), jnp.array([1]))
+
+
+js, logit_l2 = jax.jit(losses.js), jax.jit(losses.logit_l2)
+COINS = jnp.log(rows([0.25, 0.75])), jnp.log(rows([0.6, 0.4]))
+
+
+def test_js_of_two_coins():
+    # m = (0.425, 0.575)
+    of_p = 0.25 * np.log(0.25 / 0.425) + 0.75 * np.log(0.75 / 0.575)
+    of_q = 0.6 * np.log(0.6 / 0.425) + 0.4 * np.log(0.4 / 0.575)
+    np.testing.assert_allclose(js(*COINS), [(of_p + of_q) / 2], rtol=1e-5)
+    np.testing.assert_allclose(js(*COINS[::-1]), js(*COINS), rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    arrays(np.float32, (3, 4), elements=st.floats(-80, 80, width=32)),
+    arrays(np.float32, (3, 4), elements=st.floats(-80, 80, width=32)),
+)
+def test_js_against_scipy(logits, other):
+    p, q = (special.softmax(z.astype(np.float64), axis=-1) for z in (logits, other))
+    expected = np.array([distance.jensenshannon(*pair) ** 2 for pair in zip(p, q, strict=True)])
+    np.testing.assert_allclose(js(logits, other), np.nan_to_num(expected), atol=2e-5)
+
+
+def test_logit_l2_by_hand_counts_a_shift():
+    np.testing.assert_allclose(logit_l2(rows([1.0, 2.0, 3.0]), rows([0.0, 4.0, 3.5])), [1 + 4 + 0.25])
+    np.testing.assert_allclose(logit_l2(rows([1.0, 2.0]), rows([2.0, 3.0])), [2.0])
+
+
+@pytest.mark.parametrize("name", losses.DIVERGENCES)
+def test_a_divergence_and_its_gradients_are_finite_at_saturated_logits_and_zero_where_equal(name):
+    function = losses.DIVERGENCES[name]
+    saturated = rows([1e4, 0.0, -1e4], [0.0, 1e4, 0.0], [-1e4, -1e4, 1e4])
+    value_and_gradients = jax.jit(jax.value_and_grad(lambda a, b: function(a, b).sum(), argnums=(0, 1)))
+    for other in (saturated, saturated[::-1], jnp.zeros((3, 3)), -saturated):
+        for values in jax.tree.leaves(value_and_gradients(saturated, other)):
+            assert np.isfinite(values).all()
+    value, gradients = value_and_gradients(saturated, saturated)
+    assert value == 0
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient, np.zeros((3, 3)))
+
+
+def test_js_of_certain_and_opposite_predictions_is_log_two():
+    np.testing.assert_allclose(js(rows([1e4, 0.0]), rows([0.0, 1e4])), [np.log(2)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", losses.DIVERGENCES)
+def test_divergences_against_finite_differences(name):
+    with jax.enable_x64(True):
+        a, b = np.random.default_rng(0).normal(size=(2, 3, 4))
+        function = jax.jit(lambda a, b: losses.DIVERGENCES[name](a, b).sum())
+        gradients = jax.grad(function, argnums=(0, 1))(a, b)
+        for place, gradient in enumerate(gradients):
+            direction = np.random.default_rng(1 + place).normal(size=(3, 4))
+            ends = [
+                function(*(z + sign * 1e-5 * direction * (i == place) for i, z in enumerate((a, b))))
+                for sign in (1, -1)
+            ]
+            np.testing.assert_allclose(np.sum(gradient * direction), (ends[0] - ends[1]) / 2e-5, rtol=1e-7)

@@ -65,3 +65,20 @@ def test_in_one_program_with_its_map_nothing_is_lost(rng):
 
     together = jax.jit(lambda x: ranks.top_share(explain(x), 5), compiler_options={"xla_backend_optimization_level": 0})
     np.testing.assert_array_equal(together(images), top_share(np.asarray(explain(images)), 5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied_maps)
+def test_stable_ranks_are_those_of_a_stable_sort(maps):
+    rank, ascending = jax.jit(ranks.stable)(maps)
+    flat = maps.reshape(2, -1)
+    order = np.argsort(flat, axis=1, kind="stable")
+    expected = np.argsort(order, axis=1)
+    np.testing.assert_array_equal(np.reshape(rank, (2, -1)), expected)
+    np.testing.assert_array_equal(ascending, np.sort(flat, axis=1))
+
+
+def test_stable_ranks_by_hand():
+    rank, ascending = jax.jit(ranks.stable)(np.float32([[[5, 0, np.nan], [0, 3, 0]]]))
+    np.testing.assert_array_equal(rank, [[[4, 0, 5], [1, 3, 2]]])
+    np.testing.assert_array_equal(ascending, [[0, 0, 0, 3, 5, np.nan]])

@@ -6,6 +6,8 @@
 from robust_saliency.objectives.adversarial import Adversarial, adversarial
 from robust_saliency.objectives.consistent import Consistent, consistent
 from robust_saliency.objectives.free import Free, free
+from robust_saliency.objectives.lesion_mask_control import LesionMaskControl, lesion_mask_control
+from robust_saliency.objectives.scaat import SCAAT, scaat
 from robust_saliency.objectives.standard import Standard, standard
 from robust_saliency.objectives.types import Objective
 from robust_saliency.objectives.wrappers import (
@@ -23,18 +25,22 @@ OBJECTIVES = {
     "adversarial": (Adversarial, adversarial),
     "consistent": (Consistent, consistent),
     "free": (Free, free),
+    "lesion_mask_control": (LesionMaskControl, lesion_mask_control),
+    "scaat": (SCAAT, scaat),
     "standard": (Standard, standard),
 }
 
 __all__ = [
     "AWP",
     "OBJECTIVES",
+    "SCAAT",
     "WRAPPERS",
     "AdaptiveEpsilon",
     "Adversarial",
     "CleanMix",
     "Consistent",
     "Free",
+    "LesionMaskControl",
     "Objective",
     "Standard",
     "adaptive_epsilon",
@@ -44,5 +50,7 @@ __all__ = [
     "consistent",
     "free",
     "innermost",
+    "lesion_mask_control",
+    "scaat",
     "standard",
 ]

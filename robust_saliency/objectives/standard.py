@@ -7,7 +7,7 @@ from robust_saliency.types import spec
 
 @spec
 class Standard:
-    """No choices."""
+    """CE(f(x), y) on the clean images; no choices."""
 
 
 def perturb(classifier, variables, key, batch, spec):

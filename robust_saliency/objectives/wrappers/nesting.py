@@ -42,7 +42,7 @@ def wrapped(inner: Objective, perturb=None, loss=None) -> Objective:
 
 
 def refuse_carry(name: str, inner: Objective) -> None:
-    """Raises ValueError for an objective that keeps something between steps, which the wrapper ``name`` cannot follow."""
+    """Raises ValueError for an objective that keeps something between steps, which not every wrapper can follow."""
     if inner.keeps_something:
         raise ValueError(f"{name} cannot stand around an objective that keeps something between steps, such as free.")
 
