@@ -387,8 +387,9 @@ def test_a_run_with_all_wrappers_trains_on_two_devices(tmp_path):
             "adaptive_epsilon": {"num_shares": 2},
         },
         schedules={"awp": {"after": 0.5}, "epsilon": {"until": 0.5, "fields": ["attack.threat.epsilon"]}},
-        train={"epochs": 1},
+        data={"num_train": 32},
+        train={"epochs": 1, "log_every": 1},
     )
-    assert train.train(experiment, str(tmp_path))["steps"] == 4
+    assert train.train(experiment, str(tmp_path))["steps"] == 2
     rows = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"train"' in line]
     assert all('"epsilon_share"' in row and '"inconsistency"' in row for row in rows)
