@@ -29,6 +29,17 @@ def places(maps: Maps) -> tuple[Array, Array]:
     return first.reshape(maps.shape), last.reshape(maps.shape)
 
 
+def order(values: Array) -> Array:
+    """Place of each of the ``values [B, n]`` when a row is sorted ascending: int32 ``[B, n]``, each of 0 .. n - 1 once.
+
+    Ties keep the order in which they stand; 0 and -0 are tied; NaN comes last. No gradient flows.
+    """
+    checks.rank("values", values, 2)
+    place = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1)
+    _, sorted_from = jax.lax.sort((jax.lax.stop_gradient(values), place), dimension=1, num_keys=1, is_stable=True)
+    return jax.lax.sort((sorted_from, place), dimension=1, num_keys=1)[1]
+
+
 def centred(maps: Maps) -> Array:
     """Twice the average rank less its mean, ``first + last - (n - 1)``: int32 ``[B, H, W]``, exact, of sum zero."""
     first, last = places(maps)
