@@ -30,8 +30,8 @@ def smoothed_cross_entropy(logits: Array, labels: Labels, smoothing: Scalar) -> 
 def boosted_cross_entropy(logits: Array, labels: Labels) -> Array:
     """``-log p_y - log(1.0001 - max_{k != y} p_k + 1e-12)`` per example: nats, higher = further from the label.
 
-    Besides raising the label it lowers the strongest other class. Above -1e-4. Source: MART (Wang et al. 2020, ICLR), its
-    BCE with the constants of the authors' code.
+    Besides raising the label it lowers the strongest other class. At least about -1e-4. Source: the BCE of MART (Wang
+    et al. 2020, ICLR), with the constants of the authors' code.
     """
     logits = _checked(logits, labels)
     log_p = jax.nn.log_softmax(logits, axis=-1)

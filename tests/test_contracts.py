@@ -271,9 +271,17 @@ def test_a_decision_stays_in_the_threat_model_and_says_the_truth(decide, rng):
     np.testing.assert_array_equal(again.images, found[order])
 
 
+_TWO_STEPS = attacks.PGD(num_steps=2)
 OBJECTIVE_ROWS = {
-    "standard": {},
-    "adversarial": {"attack": attacks.PGD(num_steps=2), "include_clean": True},
+    "standard": {"label_smoothing": 0.1},
+    "adversarial": {"attack": _TWO_STEPS, "include_clean": True},
+    "fgsm_rs": {},
+    "grad_align": {},
+    "gradient_penalty": {},
+    "mart": {"attack": _TWO_STEPS},
+    "n_fgsm": {},
+    "saliency_guided": {},
+    "trades": {"attack": _TWO_STEPS},
 }
 
 

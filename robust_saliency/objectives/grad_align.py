@@ -17,8 +17,8 @@ from robust_saliency.types import Array, Scalar, spec
 class GradAlign(Adversarial):
     """:class:`Adversarial` against FGSM plus ``weight mean(1 - cos(grad_x CE(x), grad_x CE(x + eta)))``.
 
-    eta is uniform in the ball of the threat model and not clipped to the box (the paper's regulariser, and the authors' code). An
-    example of which a gradient is exactly zero does not count, as in the code.
+    eta is uniform in the ball of the threat model and, as in the authors' code, not clipped to the box. An example of
+    which a gradient is exactly zero does not count, also as there.
 
     attack: whom validation attacks with, and whose threat model training takes, see :class:`FGSMRS`.
     weight: the paper's lambda, 0.2 for epsilon 8/255 on CIFAR-10; it grows with epsilon.
