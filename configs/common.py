@@ -44,7 +44,7 @@ def attack(**changes) -> ConfigDict:
     config.num_restarts = 1  # pgd, apgd: starts side by side, the worst counts
     config.relative_step = placeholder(float)  # fgsm_rs: times epsilon; default 1.25
     config.sparsity = 0.01  # l1: share of values that a step changes
-    config.start = "uniform"  # uniform, sphere, gaussian or none
+    config.start = "uniform"  # uniform, sphere, gaussian (trades and mart as published) or none
     config.start_scale = 0.001  # deviation of the gaussian start
     config.keep_best = False  # the iterate of highest loss instead of the last
     config.unroll = True  # right on CPU; False on GPU and TPU
@@ -225,20 +225,38 @@ def _model() -> ConfigDict:
 
 def _objective() -> ConfigDict:
     config = ConfigDict()
-    # the training regime: standard, adversarial, consistent, free, lesion_mask_control, scaat, 'package.module:name'
+    # the training regime: standard, adversarial, trades, mart, fgsm_rs, n_fgsm, grad_align, free, consistent, scaat,
+    # lesion_mask_control, saliency_guided, gradient_penalty, or 'package.module:name'
     config.name = "standard"
-    config.attack = attack()  # against whom: of all but standard; free takes its threat model, validation the attack
+    # whom training and validation attack with; free, fgsm_rs, n_fgsm and grad_align make steps of their own in its
+    # threat model, and only validation attacks with it
+    config.attack = attack()
     config.attack_mode = "eval"  # BatchNorm while the adversary is sought: eval or batch
-    config.include_clean = False  # adversarial: clean images too, with
+    config.include_clean = False  # adversarial, fgsm_rs, n_fgsm, grad_align: clean images too, with
     config.clean_weight = 0.5  # consistent too
+    config.label_smoothing = 0.0  # standard, adversarial, fgsm_rs, n_fgsm, grad_align: share spread over all classes
+    config.beta = placeholder(float)  # trades, mart: weight of the KL; default 6
+    config.weight = placeholder(float)  # of the penalty; grad_align default 0.2, gradient_penalty, saliency_guided 1
     config.replays = placeholder(int)  # free: steps in a row on a batch; default 8
-    config.relative_step = placeholder(float)  # free: of the perturbation, times epsilon; default 1
+    config.relative_step = placeholder(float)  # fgsm_rs, n_fgsm, free: the step, times epsilon; default 1.25, 1, 1
+    config.relative_noise = placeholder(float)  # n_fgsm: radius of the noise, times epsilon; default 2
+    config.through_clean = placeholder(bool)  # grad_align: gradient through the clean input gradient too
+    config.gradient_size = placeholder(str)  # gradient_penalty: squared_l2, l2, l1
     config.target = "untargeted"  # consistent: or least_likely, the class of the clean image's smallest logit
     config.consistency_weight = 1.0  # consistent
     config.layers = ()  # consistent: whose activations, as "('conv3','conv4')"; () = the last map
     config.layer_weights = ()  # consistent: one a layer; () = 1 each
     config.feature_distance = "l2"  # consistent: l2 (mean square), l2_sum, normalised, cosine
     config.gradient_into = "both"  # consistent: the pass that is drawn to the other: both, adversarial, clean
+    config.fraction = placeholder(float)  # saliency_guided: share of the features that is replaced; default 0.5
+    # saliency_guided: gradient, input_x_gradient, integrated_gradients, smoothgrad
+    config.map = placeholder(str)
+    config.score = placeholder(str)  # saliency_guided: logit, probability, log_probability, loss
+    config.importance = placeholder(str)  # saliency_guided: signed, abs, mean_abs
+    config.features = placeholder(str)  # saliency_guided: pixel, entry
+    config.replacement = placeholder(str)  # saliency_guided: uniform, mean, constant
+    config.over = placeholder(str)  # saliency_guided: range and mean of each channel or of the whole image
+    config.constant = placeholder(float)  # saliency_guided: the value of the replacement 'constant'
     # scaat, lesion_mask_control
     config.divergence = "kl"  # between clean and adversarial predictions: kl, js, logit_l2, cross_entropy
     config.divergence_weight = 1.0

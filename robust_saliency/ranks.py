@@ -29,17 +29,23 @@ def places(maps: Maps) -> tuple[Array, Array]:
     return first.reshape(maps.shape), last.reshape(maps.shape)
 
 
-def stable(maps: Maps) -> tuple[Array, Array]:
-    """Stable rank of each pixel of ``maps [B, H, W]``, int32 ``[B, H, W]``; and the sorted values, ``[B, H W]``.
+def order(values: Array) -> tuple[Array, Array]:
+    """Place of each of the ``values [B, n]`` when a row is sorted ascending, int32 ``[B, n]``; and the sorted values.
 
-    Both ascending, so the smallest pixel has rank 0. No two ranks are equal: of tied pixels, in the order of rows, the
-    earlier has the lower rank. NaN counts as the largest. No gradient flows.
+    Each of 0 .. n - 1 once: ties keep the order in which they stand; 0 and -0 are tied; NaN comes last. No gradient
+    flows.
     """
-    checks.rank("maps", maps, 3)
-    values = jax.lax.stop_gradient(maps).reshape(maps.shape[0], -1)
+    checks.rank("values", values, 2)
     place = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1)
-    ascending, pixel = jax.lax.sort((values, place), dimension=1, num_keys=1, is_stable=True)
-    _, rank = jax.lax.sort((pixel, place), dimension=1, num_keys=1)
+    operands = jax.lax.stop_gradient(values), place
+    ascending, sorted_from = jax.lax.sort(operands, dimension=1, num_keys=1, is_stable=True)
+    return jax.lax.sort((sorted_from, place), dimension=1, num_keys=1)[1], ascending
+
+
+def stable(maps: Maps) -> tuple[Array, Array]:
+    """:func:`order` of the pixels of ``maps [B, H, W]``, row by row: ``[B, H, W]``; and the sorted, ``[B, H W]``."""
+    checks.rank("maps", maps, 3)
+    rank, ascending = order(maps.reshape(maps.shape[0], -1))
     return rank.reshape(maps.shape), ascending
 
 

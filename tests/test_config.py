@@ -112,7 +112,7 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
     ("changes", "message"),
     [
         ({"objective": {"name": "adversrial"}}, r"objective.*'adversrial'.*Did you mean 'adversarial'"),
-        ({"objective": {"name": ""}}, r"config.objective needs a name. Choices: adversarial, .*standard"),
+        ({"objective": {"name": ""}}, r"config.objective needs a name. Choices: adversarial, .*, standard"),
         ({"objective": {"name": "adversarial", "attack": {"name": "pgdd"}}}, r"attack.*'pgdd'.*Did you mean 'pgd'"),
         (
             {"objective": {"name": "adversarial", "attack": {"epsilon": -0.1}}},

@@ -272,13 +272,21 @@ def test_a_decision_stays_in_the_threat_model_and_says_the_truth(decide, rng):
     np.testing.assert_array_equal(again.images, found[order])
 
 
+_TWO_STEPS = attacks.PGD(num_steps=2)
 OBJECTIVE_ROWS = {
-    "standard": {},
-    "adversarial": {"attack": attacks.PGD(num_steps=2), "include_clean": True},
-    "consistent": {"attack": attacks.PGD(num_steps=2), "target": "least_likely"},
+    "standard": {"label_smoothing": 0.1},
+    "adversarial": {"attack": _TWO_STEPS, "include_clean": True},
+    "consistent": {"attack": _TWO_STEPS, "target": "least_likely"},
+    "fgsm_rs": {},
     "free": {},
-    "lesion_mask_control": {"attack": attacks.PGD(num_steps=2), "divergence": "js"},
-    "scaat": {"attack": attacks.PGD(num_steps=2), "renewed": True, "strength": "until_flip", "budget": "saliency"},
+    "grad_align": {},
+    "gradient_penalty": {},
+    "lesion_mask_control": {"attack": _TWO_STEPS, "divergence": "js"},
+    "mart": {"attack": _TWO_STEPS},
+    "n_fgsm": {},
+    "saliency_guided": {},
+    "scaat": {"attack": _TWO_STEPS, "renewed": True, "strength": "until_flip", "budget": "saliency"},
+    "trades": {"attack": _TWO_STEPS},
 }
 # name -> the fields of a wrapper that is quick; it stands around 'adversarial'.
 WRAPPER_ROWS = {

@@ -11,6 +11,8 @@ from scipy.spatial import distance
 from robust_saliency import losses
 
 cross_entropy, margin, kl = (jax.jit(f) for f in (losses.cross_entropy, losses.margin, losses.kl))
+smoothed, boosted = jax.jit(losses.smoothed_cross_entropy), jax.jit(losses.boosted_cross_entropy)
+gradient_of_smoothed = jax.jit(jax.grad(lambda z, labels, s: losses.smoothed_cross_entropy(z, labels, s).sum()))
 gradient_of_cross_entropy = jax.jit(jax.grad(lambda z, labels: losses.cross_entropy(z, labels).sum()))
 gradients_of_kl = jax.jit(jax.grad(lambda a, b: losses.kl(a, b).sum(), argnums=(0, 1)))
 # Eighths: XLA flushes subnormal numbers to zero on CPU, differences of two small ones too.
@@ -60,6 +62,46 @@ def test_on_a_confident_model_cross_entropy_has_no_gradient_in_float32_and_the_m
     steep = [jax.grad(lambda z, f=f: f(z, labels).sum())(logits)[0] for f in (cross_entropy, margin)]
     np.testing.assert_array_equal(steep[0], [0.0, 0.0, 0.0])
     np.testing.assert_array_equal(steep[1], [-1.0, 0.0, 1.0])
+
+
+def test_smoothed_cross_entropy_by_hand():
+    probabilities = np.array([[0.2, 0.3, 0.5], [0.2, 0.3, 0.5]])
+    value = smoothed(jnp.log(rows(*probabilities)), jnp.array([2, 0]), 0.3)
+    target = np.array([[0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])
+    np.testing.assert_allclose(value, -np.sum(target * np.log(probabilities), 1), rtol=1e-6)
+    everywhere = smoothed(jnp.log(rows(*probabilities)), jnp.array([2, 0]), 1.0)
+    np.testing.assert_allclose(everywhere, np.full(2, -np.log(probabilities[0]).mean()), rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(logits_of)
+def test_without_smoothing_it_is_cross_entropy_to_the_bit(logits):
+    np.testing.assert_array_equal(smoothed(logits, LABELS, 0.0), cross_entropy(logits, LABELS))
+
+
+@settings(deadline=None, max_examples=30)
+@given(arrays(np.float32, (3, 4), elements=st.floats(-30, 30, width=32, allow_subnormal=False)), st.floats(0, 1))
+def test_gradient_of_smoothed_cross_entropy_is_softmax_minus_target(logits, smoothing):
+    gradient = gradient_of_smoothed(logits, LABELS, smoothing)
+    target = (1 - smoothing) * np.eye(4)[LABELS] + smoothing / 4
+    np.testing.assert_allclose(gradient, special.softmax(logits, axis=-1) - target, atol=3e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(arrays(np.float32, (3, 4), elements=st.floats(-8, 8, width=32, allow_subnormal=False)))
+def test_boosted_cross_entropy_against_float64(logits):
+    p = special.softmax(logits.astype(np.float64), axis=-1)
+    strongest = [np.delete(row, label).max() for row, label in zip(p, LABELS, strict=True)]
+    expected = -np.log(p[np.arange(3), LABELS]) - np.log(1.0001 - np.array(strongest) + 1e-12)
+    # 1.0001 - p loses about 1e-7 of at least 1e-4.
+    np.testing.assert_allclose(boosted(logits, LABELS), expected, rtol=1e-5, atol=2e-3)
+
+
+def test_boosted_cross_entropy_of_huge_logits_is_finite():
+    logits = rows([1e4, -1e4, 0.0], [-1e4, 1e4, 0.0])
+    value, gradient = jax.value_and_grad(lambda z: boosted(z, jnp.array([0, 0])).sum())(logits)
+    np.testing.assert_allclose(value, 2e4 - np.log(1e-4) - np.log(1.0001), rtol=1e-6)
+    assert np.isfinite(gradient).all()
 
 
 def test_margin_by_hand():
