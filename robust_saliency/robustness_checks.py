@@ -142,10 +142,13 @@ def gradients_exist(facts: Facts) -> Check:
 
 
 def loss_is_not_saturated(facts: Facts) -> Check:
-    zero, scale = float(facts.loss_is_zero.mean()), float(np.median(facts.logit_scale))
+    """A loss of 0 on a clean image is mere confidence; the attack must leave it behind."""
+    zero, still = float(facts.loss_is_zero.mean()), float(np.mean(facts.loss_after_50 == 0))
+    scale = float(np.median(facts.logit_scale))
     return _check(
-        "logits are of a usual size", zero <= FEW and scale <= LARGEST_LOGITS,
-        f"the logits of an example spread over {scale:.3g} (median), and cross-entropy is exactly 0 for {zero:.3f}",
+        "logits are of a usual size", still <= FEW and scale <= LARGEST_LOGITS,
+        f"the logits of an example spread over {scale:.3g} (median); cross-entropy is exactly 0 for {zero:.3f}, and "
+        f"still after 50 steps for {still:.3f}",
         "float32 rounds the loss, and with it its gradient, to 0; scale the logits or attack the margin",
     )  # fmt: skip
 

@@ -147,3 +147,13 @@ def test_a_few_examples_that_fall_to_queries_alone_are_chance(truth, alone, pass
     withstands = np.arange(100) < alone
     robust = truth[1].robust | {"apgd-ce": withstands, "square": np.zeros(100, bool)}
     assert robustness_checks.white_box_beats_black_box(truth[1]._replace(robust=robust)).passed is passed
+
+
+@pytest.mark.parametrize(("still", "passed"), [(0, True), (1, True), (2, False)])
+def test_confidence_on_clean_images_is_no_saturation_where_the_attack_leaves_it_behind(truth, still, passed):
+    """Seen on an honest network: cross-entropy exactly 0 on 2 % of the clean images, on none of them after PGD."""
+    after = np.where(np.arange(100) < still, 0.0, 3.0)
+    facts = truth[1]._replace(loss_is_zero=np.ones(100, bool), loss_after_50=after)
+    check = robustness_checks.loss_is_not_saturated(facts)
+    assert check.passed is passed
+    assert f"exactly 0 for 1.000, and still after 50 steps for {still / 100:.3f}" in check.sentence
