@@ -99,6 +99,22 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
         )
 
 
+def known_finite(name: str, value: Any) -> None:
+    """Raises ValueError for a number or an array that is known not to be finite."""
+    known = _known(value)
+    if known is not None and not np.isfinite(known).all():
+        raise ValueError(f"{name} must be finite, got {value}.")
+
+
+def several_starts(where: str, spec: Any) -> None:
+    """Raises ValueError for restarts that would all be the same run."""
+    if spec.num_restarts > 1 and (spec.start == "none" or spec.init is not None) and not spec.eot_samples:
+        raise ValueError(
+            f"{where}.num_restarts is {spec.num_restarts}, but nothing is random: every run would be the same. Take a "
+            "random start, or one run."
+        )
+
+
 def known_labels(name: str, labels: Any, num_classes: int) -> None:
     """Raises ValueError unless ``labels`` are integers and, where their values are known, in ``[0, num_classes)``."""
     if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
@@ -116,11 +132,13 @@ def known_different(targets: Any, labels: Any) -> None:
 
 
 def known_in_bounds(images: Any, bounds: tuple[float, float]) -> None:
-    """Raises ValueError for images that are known to leave ``bounds`` by more than rounding."""
+    """Raises ValueError for images that are known to hold NaN, or to leave ``bounds`` by more than rounding."""
     known = _known(images)
-    if known is None or (known.min() >= bounds[0] - _ROUNDING and known.max() <= bounds[1] + _ROUNDING):
+    if known is None:
         return
-    if np.isfinite(known).all():
+    if np.isnan(known).any():
+        raise ValueError(f"images must be finite, found NaN in {np.isnan(known).any((1, 2, 3)).sum()} of {len(known)}.")
+    if known.min() < bounds[0] - _ROUNDING or known.max() > bounds[1] + _ROUNDING:
         raise ValueError(
             f"images must lie in [{bounds[0]:g}, {bounds[1]:g}], found the range [{known.min():.7g}, "
             f"{known.max():.7g}]; normalisation belongs in the model, or give the threat model other bounds."

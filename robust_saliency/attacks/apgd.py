@@ -52,6 +52,7 @@ class APGD:
         checks.one_of("start", self.start, threat.STARTS)
         checks.at_least(1, num_steps=self.num_steps, num_restarts=self.num_restarts, where="APGD")
         checks.at_least(0, eot_samples=self.eot_samples, where="APGD")
+        checks.several_starts("APGD", self)
 
     @property
     def passes(self) -> tuple[int, int]:

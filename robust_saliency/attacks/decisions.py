@@ -4,6 +4,7 @@ APGD-CE is ``Untargeted(attack=APGD(...), loss="cross_entropy")``, APGD-DLR the 
 ``Targeted(attack=APGD(...))``; with ``PGD`` in the place of ``APGD`` they are plain and targeted PGD.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -72,7 +73,9 @@ def untargeted(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, sp
 
     (forwards, backwards), trace = spec.attack.passes, None
     if spec.trace:
-        tries, trace = _traced(loss_fn, key, origin, spec.attack)
+        plain = plain_loss_of(spec, check(judged, origin, labels))
+        named = lambda x, *keys: plain(logits_fn(x, *keys), labels, None)  # noqa: E731
+        tries, trace = _traced(loss_fn, named, key, origin, spec.attack)
         forwards += max(_samples(spec), 1) * spec.attack.num_steps
     else:
         tries = run(loss_fn, key, origin, spec.attack)
@@ -92,7 +95,7 @@ def targeted(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec
         return tries, losses.margin(judged(tries), labels)
 
     tries, margins = jax.vmap(towards)(randomness.split(key, num_targets), targets.T)
-    strongest = jnp.argmax(jnp.where(jnp.isnan(margins), -jnp.inf, margins), axis=0)
+    strongest = jnp.argmax(jnp.where(jnp.isnan(margins), jnp.inf, margins), axis=0)
     best = jnp.take_along_axis(tries, strongest[None, :, None, None, None], axis=0)[0]
     forwards, backwards = spec.attack.passes
     forwards = 1 + num_targets * (forwards + 1)
@@ -100,7 +103,27 @@ def targeted(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec
 
 
 def loss_of(spec: Untargeted | Targeted, classes: int) -> Callable[[Array, Labels, Labels | None], Array]:
-    """``loss(logits, labels, targets) -> [B]`` that the maximiser of ``spec`` raises for a network of ``classes``."""
+    """``loss(logits, labels, targets) -> [B]`` that the maximiser of ``spec`` raises for a network of ``classes``.
+
+    A maximiser keeps the image of highest loss, of its iterates and of its restarts. With three classes or more an
+    image that is classified rightly can have a higher cross-entropy, or targeted loss, than an adversary. So a constant
+    is added for adversaries that lifts them above every other image; the gradient is as it was.
+    """
+    loss = plain_loss_of(spec, classes)
+
+    def adversaries_first(logits: Array, labels: Labels, targets: Labels | None) -> Array:
+        values, is_adversary = loss(logits, labels, targets), ~(losses.margin(logits, labels) < 0)
+        if isinstance(spec, Untargeted) and spec.loss == "cross_entropy":
+            lift = jnp.full_like(values, math.log(classes))  # the most that a right answer can have
+        else:
+            lift = jnp.maximum(-values, 0)  # a right answer is below 0
+        return values + jax.lax.stop_gradient(jnp.where(is_adversary, lift, 0))
+
+    return adversaries_first
+
+
+def plain_loss_of(spec: Untargeted | Targeted, classes: int) -> Callable[[Array, Labels, Labels | None], Array]:
+    """The loss as it is named."""
     if isinstance(spec, Targeted):
         return _TARGETED_LOSSES["margin" if classes < 4 else spec.loss]
     loss = losses.LOSSES["margin" if spec.loss == "dlr" and classes < 3 else spec.loss]
@@ -111,13 +134,13 @@ def _samples(spec: Untargeted | Targeted) -> int:
     return getattr(spec.attack, "eot_samples", 0)
 
 
-def _traced(loss_fn: Callable, key: Key, origin: Images, attack: APGD | PGD) -> tuple[Images, Array]:
-    """The result of ``attack``, and the loss of the iterate after each of its steps, ``[B, num_steps]``."""
+def _traced(loss_fn: Callable, named: Callable, key: Key, origin: Images, attack: APGD | PGD) -> tuple[Images, Array]:
+    """The result of ``attack``, and the loss ``named`` of the iterate after each of its steps, ``[B, num_steps]``."""
     pieces = iterated(attack)
 
     def step(state, _):
         state = pieces.advance(loss_fn, state, attack, 1)
-        return state, pieces.seen(loss_fn, state, attack)(state.images)
+        return state, pieces.seen(named, state, attack)(state.images)
 
     state, trace = jax.lax.scan(step, pieces.start(key, origin, attack), length=attack.num_steps)
     return pieces.finish(loss_fn, state, attack), trace.T

@@ -65,6 +65,7 @@ class PGD:
             raise ValueError(f"PGD.momentum is of the rule 'steepest'; {self.rule!r} has its own.")
         checks.at_least(0, num_steps=self.num_steps, eot_samples=self.eot_samples, where="PGD")
         checks.at_least(1, num_restarts=self.num_restarts, where="PGD")
+        checks.several_starts("PGD", self)
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -160,6 +161,7 @@ def clean(images: Images, threat: Threat) -> Images:
 
 def first_images(key: Key, origin: Images, spec: Any) -> Images:
     """Where an attack starts: ``spec.init`` inside the threat model, or a random point of it."""
+    checks.known_finite("Threat.epsilon of an attack in steps", spec.threat.epsilon)
     if spec.init is None:
         return threat.start(key, origin, spec.threat, spec.start, spec.start_scale)
     if spec.init.shape != origin.shape:

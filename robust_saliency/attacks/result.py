@@ -14,8 +14,8 @@ class AttackResult(NamedTuple):
     """An attack's answer for each example.
 
     images: ``[B, H, W, C]`` inside the threat model: an adversary where the attack succeeded, else its strongest try.
-    success: bool ``[B]``: the margin of ``images`` is at least 0 (a tie counts). True too for an example that was wrong
-        before; its image is then the clean one.
+    success: bool ``[B]``: the margin of ``images`` is at least 0 (a tie counts), or NaN: a network that does not answer
+        is not right. True too for an example that was wrong before; its image is then the clean one.
     success_8bit: the same after rounding ``images`` to 8 bits, as a PNG would.
     margin: ``max_{k != y} z_k - z_y`` of ``images``, ``[B]``.
     distance: ``|images - clean|`` in the threat's norm, ``[B]``.
@@ -51,7 +51,7 @@ def judge(
     one_each = jnp.zeros(labels.shape, jnp.int32)
     return AttackResult(
         images=images,
-        success=margin >= 0,
+        success=~(margin < 0),
         success_8bit=fooled(logits_fn, rounded, labels),
         margin=margin,
         distance=threat.distance(images, origin, model),
@@ -61,5 +61,5 @@ def judge(
 
 
 def fooled(logits_fn: LogitsFn, images: Images, labels: Labels) -> Array:
-    """True where another class has at least the logit of the label, bool ``[B]``."""
-    return losses.margin(logits_fn(images), labels) >= 0
+    """True where another class has at least the logit of the label, and where the margin is NaN, bool ``[B]``."""
+    return ~(losses.margin(logits_fn(images), labels) < 0)

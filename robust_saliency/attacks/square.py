@@ -30,6 +30,8 @@ class Square:
     C > 1, so that the exact projection leaves a sparse perturbation: much stronger than channels that keep their norm.
 
     num_steps: queries after the one of the start. An example that is fooled keeps its image.
+    rescaled: the schedule of squares is stretched over ``num_steps``. False leaves it at 10,000 queries, of which an
+        attack of fewer sees the beginning: so it is in the authors' AutoAttack.
     p_init: share of the pixels in the first squares, a scalar or ``[B]``; it halves nine times, see
         :func:`halving_steps`.
     unroll: unrolled steps instead of a rolled loop.
@@ -42,6 +44,7 @@ class Square:
 
     threat: Threat = Threat()
     num_steps: int = 5000
+    rescaled: bool = True
     p_init: Scalar = 0.8
     unroll: bool = False
 
@@ -134,7 +137,8 @@ def halving_steps(num_steps: int) -> list[int]:
 
 def side(step: Array, spec: Square, height: int, width: int) -> Array:
     """Side of the square in step ``step [B]``, int32 ``[B]``: ``sqrt(p H W)`` rounded, p the share of the schedule."""
-    halvings = jnp.sum(step[:, None] >= jnp.asarray(halving_steps(spec.num_steps))[None], axis=1)
+    halving = jnp.asarray(halving_steps(spec.num_steps if spec.rescaled else 10_000))
+    halvings = jnp.sum(step[:, None] >= halving[None], axis=1)
     share = jnp.asarray(spec.p_init, jnp.float32).reshape(-1) * 0.5**halvings
     length = jnp.round(jnp.sqrt(share * (height * width))).astype(jnp.int32)
     shorter = min(height, width)
