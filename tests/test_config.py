@@ -56,7 +56,6 @@ def test_the_defaults_name_every_field_of_every_method_that_can_be_chosen():
         (metrics.METRICS, plain["evaluation"]["metrics"].values()),
         (saliency.SALIENCY, [plain["objective"]["guide"]]),
         (models.MODELS, [plain["model"]]),
-        (objectives.OBJECTIVES, [plain["objective"]]),
     ):
         known = {field for Spec, *_ in registry.values() for field in config_fields.fields_of(Spec)}
         for section in sections:
