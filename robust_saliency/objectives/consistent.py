@@ -30,7 +30,8 @@ class Consistent:
     layers: the layers l; () = the last one whose activation is a map, such as the last block of convolutions.
     layer_weights: w_l, one a layer; () = 1 each.
     feature_distance: d, averaged over examples: 'l2' the mean squared difference, 'l2_sum' its sum over the layer,
-        'normalised' by the squared lengths, 'cosine'; see :mod:`robust_saliency.objectives.feature_distances`.
+        'normalised' by the squared lengths, 'cosine'; see :mod:`robust_saliency.objectives.feature_distances`. Smaller
+        activations lower the first two: with a large b they starve the classes; the last two do not reward them.
     gradient_into: the pass that d teaches: 'both', 'adversarial' (the clean activation is a constant) or 'clean'.
     """
 
