@@ -71,13 +71,16 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tup
 
 
 def is_done(experiment: Experiment, subject: Subject, step: int) -> bool:
-    """True where ``subject.folder`` holds a finished report by the present config, of the present checkpoint."""
+    """True where ``subject.folder`` holds a finished report by the present config, of the present checkpoint.
+
+    One without a budget is of a version that searched epsilons coarsely: it is made again.
+    """
     path = os.path.join(subject.folder, "robustness.json")
     if not (os.path.exists(path) and os.path.exists(os.path.join(subject.folder, "robustness.html"))):
         return False
     about = records.read_json(path)
     done = (about.get("settings"), about.get("data_config"), about.get("checkpoint_step"))
-    return done == (experiment.plain.get("robustness"), experiment.plain.get("data"), step)
+    return "budget" in about and done == (experiment.plain.get("robustness"), experiment.plain.get("data"), step)
 
 
 def _written(subject: Subject, settings, found: dict, facts: Facts, checks: list[Check], described: dict) -> str:

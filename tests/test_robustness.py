@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import data, models, randomness, robustness_checks, robustness_facts, robustness_programs, sharding
+from robust_saliency import (
+    attacks,
+    data,
+    models,
+    randomness,
+    robustness_checks,
+    robustness_facts,
+    robustness_programs,
+    sharding,
+)
 from robust_saliency.config import Robustness
 from robust_saliency.threat import Threat
 
@@ -218,10 +227,13 @@ def test_an_attack_that_fails_in_the_whole_box_is_caught_whatever_others_found(t
 
 def test_a_white_box_without_gradient_is_caught_where_square_fools_everybody(weights, split):
     """With epsilon 0.25 queries fool all, so every smallest epsilon is finite; the attack is judged on its own."""
-    settings = dataclasses.replace(SETTINGS, threat=Threat(epsilon=0.25), version="fast")
-    facts = robustness_facts.measure(subject_of(quantised, weights, split), settings)[1]
-    assert np.isfinite(facts.smallest_epsilon).mean() > 0.9
-    assert not robustness_checks.reaches_zero(facts).passed
+    settings = dataclasses.replace(SETTINGS, threat=Threat(epsilon=0.25))
+    rows = split.gather(np.arange(NUM))
+    found, _ = columns_at(quantised, weights, rows["image"], rows["label"], settings)
+    spec = attacks.Square(threat=settings.threat, num_steps=300)
+    key, square = jax.random.key(0), jax.jit(attacks.square, static_argnums=0)
+    by_queries = square(lambda x: quantised(weights, x), key, rows["image"], rows["label"], spec).success
+    assert by_queries.mean() > 0.9 and found["fooled_in_box"].mean() < 0.9
 
 
 def test_what_the_search_found_counts_in_the_headline(weights, split):
@@ -265,13 +277,19 @@ def partly_nan(variables, images):
     return honest(variables, images).at[:, 0].add(jnp.where(images[:, 0, 0, 0] < 0.3, jnp.nan, 0))
 
 
-def test_outputs_that_are_nan_are_broken_not_random(weights, split):
-    _, facts, checks = report(partly_nan, weights, split)
-    assert checks["the network is deterministic"].passed
-    assert not checks["outputs are finite"].passed
-    broken = split.gather(np.arange(NUM))["image"][:, 0, 0, 0] < 0.3
-    assert broken.any() and not facts.robust["all"][broken].any()
-    assert (facts.smallest_epsilon[broken] == 0).all()
+def test_outputs_that_are_nan_are_broken_fooled_and_not_random(weights, split, truth):
+    rows = split.gather(np.arange(NUM))
+    found, programs = columns_at(partly_nan, weights, rows["image"], rows["label"], SETTINGS)
+    keys = randomness.per_example_keys(jax.random.key(0), jnp.arange(NUM))
+    facts = jax.device_get(programs.facts(weights, keys, rows))
+    broken = rows["image"][:, 0, 0, 0] < 0.3
+    assert broken.any() and facts["output_is_broken"][broken].all() and facts["noise"][broken].all()
+    assert not facts["output_is_broken"][rows["image"][:, 0, 0, 0] > 0.34].any()
+    assert found["fooled_once"][broken].all()
+    outputs = [programs.logits(weights, rows) for _ in range(2)]
+    assert not robustness_facts._differ(*outputs).any()
+    check = robustness_checks.outputs_are_finite(truth[1]._replace(output_is_broken=facts["output_is_broken"]))
+    assert not check.passed and f"for {facts['output_is_broken'].sum()} of 48" in check.sentence.lower()
 
 
 def test_a_network_that_is_random_is_noticed(weights, split):
