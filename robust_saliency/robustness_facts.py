@@ -181,11 +181,12 @@ def _at_epsilons(
     """
 
     def attacked(epsilon: Array) -> attacks.AttackResult:
-        return sharding.waited(programs.attacked(subject.variables, keys, batch, epsilon), subject.mesh)
+        placed = sharding.put_batch({"epsilon": np.asarray(epsilon, np.float32)}, subject.mesh)["epsilon"]
+        return sharding.waited(programs.attacked(subject.variables, keys, batch, placed), subject.mesh)
 
     least = float(settings.threat.epsilon)
     highest = _box_radius(settings, batch["image"].shape[1:])
-    ones = jnp.ones(len(batch["label"]), jnp.float32)
+    ones = np.ones(len(batch["label"]), np.float32)
     once, twice, boxed = (attacked(epsilon * ones) for epsilon in (least, 2 * least, highest))
     bracket = minimal.seeded([(least * ones, once), (2 * least * ones, twice)])
     for _ in range(settings.num_searches):
