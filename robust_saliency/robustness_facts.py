@@ -65,7 +65,9 @@ def measure(subject: Subject, settings: Robustness) -> tuple[dict[str, survivors
     robust["all"] = np.all(list(robust.values()), axis=0)
     # What any adversary fooled within epsilon, the search may have lost sight of on its way down.
     found_so_far = np.where(robust["all"], np.inf, np.where(clean, epsilon, 0.0))
-    columns["smallest_epsilon"] = np.minimum(columns["smallest_epsilon"], found_so_far)
+    lost = found_so_far < columns["smallest_epsilon"]
+    columns["smallest_epsilon"] = np.where(lost, found_so_far, columns["smallest_epsilon"])
+    columns["epsilon_width"] = np.where(lost, found_so_far, columns["epsilon_width"])
     return found, Facts(robust=robust, epsilon=epsilon, budget=budget(settings, subject.num_classes), **columns)
 
 

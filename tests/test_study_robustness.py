@@ -129,7 +129,9 @@ def test_adversaries_for_others_that_are_of_other_settings_or_missing_are_made_a
 def test_the_page_of_a_run_says_how_hard_it_attacked_and_how_well_epsilons_are_known(trained, page):
     text = (trained / "seed0" / "short" / "robustness" / "robustness.html").read_text()
     assert "AutoAttack in its fast version; 2 steps; 5 queries; 1 of " in text
-    assert "Square, 5 queries" not in text and "FAB" not in text
+    assert "FAB-T" not in text
+    found = records.read_csv(trained / "seed0" / "short" / "robustness" / "examples.csv")
+    assert np.isfinite(found["epsilon_width"][np.isfinite(found["smallest_epsilon"])]).all()
     assert "between the largest epsilon that failed and the smallest that fooled lie" in text
     assert "the budget is the standard one" in text
 
