@@ -30,8 +30,9 @@ class Facts(NamedTuple):
     """What was measured, one entry an example ``[N]``; ``robust``: by attack, 'clean', 'noise' and 'all' among them.
 
     smallest_epsilon: 0 where wrong before, infinite where no epsilon fooled it; epsilon_width: of the bracket that the
-    search left around it. fooled_once, fooled_twice, fooled_in_box: by one attack at epsilon, at twice epsilon, and at
-    the least epsilon whose ball holds the whole box. margin_after_10, ...: of one long PGD.
+    search left below it, all of it where the search missed what another adversary found. fooled_once, fooled_twice,
+    fooled_in_box: by one attack at epsilon, at twice epsilon, and at the least epsilon whose ball holds the whole box.
+    margin_after_10, ...: of one long PGD.
     """
 
     robust: dict[str, np.ndarray]

@@ -65,7 +65,9 @@ def measure(subject: Subject, settings: Robustness) -> tuple[dict[str, survivors
     robust["all"] = np.all(list(robust.values()), axis=0)
     # What any adversary fooled within epsilon, the search may have lost sight of on its way down.
     found_so_far = np.where(robust["all"], np.inf, np.where(clean, epsilon, 0.0))
-    columns["smallest_epsilon"] = np.minimum(columns["smallest_epsilon"], found_so_far)
+    lost = found_so_far < columns["smallest_epsilon"]
+    columns["smallest_epsilon"] = np.where(lost, found_so_far, columns["smallest_epsilon"])
+    columns["epsilon_width"] = np.where(lost, found_so_far, columns["epsilon_width"])
     return found, Facts(robust=robust, epsilon=epsilon, budget=budget(settings, subject.num_classes), **columns)
 
 
@@ -181,11 +183,12 @@ def _at_epsilons(
     """
 
     def attacked(epsilon: Array) -> attacks.AttackResult:
-        return sharding.waited(programs.attacked(subject.variables, keys, batch, epsilon), subject.mesh)
+        placed = sharding.put_batch({"epsilon": np.asarray(epsilon, np.float32)}, subject.mesh)["epsilon"]
+        return sharding.waited(programs.attacked(subject.variables, keys, batch, placed), subject.mesh)
 
     least = float(settings.threat.epsilon)
     highest = _box_radius(settings, batch["image"].shape[1:])
-    ones = jnp.ones(len(batch["label"]), jnp.float32)
+    ones = np.ones(len(batch["label"]), np.float32)
     once, twice, boxed = (attacked(epsilon * ones) for epsilon in (least, 2 * least, highest))
     bracket = minimal.seeded([(least * ones, once), (2 * least * ones, twice)])
     for _ in range(settings.num_searches):

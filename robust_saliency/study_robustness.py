@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -93,13 +93,20 @@ def _common_settings(runs: list[Run]) -> Robustness:
 
 def _is_done(run: Run) -> bool:
     subject, step = robustness.subject_of(run.experiment, run.place, run.data)
+    path = os.path.join(subject.folder, "transfer.npz")
+    if os.path.exists(path):
+        _readable(run, subject, lambda: records.read_npz(path))
     return robustness.is_done(run.experiment, subject, step)
 
 
 def _adversaries(run: Run, subject: Subject) -> np.ndarray:
     """``[N, H, W, C]``: what ``ATTACK`` ended with after all its steps; made where no earlier call has."""
+    return _readable(run, subject, lambda: transferable(subject, run.experiment.robustness)).images
+
+
+def _readable(run: Run, subject: Subject, read: Callable[[], Any]) -> Any:
     try:
-        return transferable(subject, run.experiment.robustness).images
+        return read()
     except ValueError as error:
         raise ValueError(f"{error} To attack {run.name} again, delete {subject.folder}.") from error
 

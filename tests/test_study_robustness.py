@@ -70,7 +70,7 @@ def test_a_killed_study_goes_on_and_a_finished_one_is_only_drawn_again(trained, 
     study_robustness.study_robustness(plain(), str(trained))
     said = capfd.readouterr().err
     assert "run 1 of 2: short: its report is there" in said and "run 2 of 2" in said
-    assert "pgd" not in said and "transfer:" not in said, "an attack ran again"
+    assert "pgd" not in said and "transfer: apgd" not in said, "an attack ran again"
     assert (trained / "robustness" / "transfer.csv").read_bytes() == before
     assert page.read_text().split("How it was made")[0] == text.split("How it was made")[0]
 
@@ -129,7 +129,9 @@ def test_adversaries_for_others_that_are_of_other_settings_or_missing_are_made_a
 def test_the_page_of_a_run_says_how_hard_it_attacked_and_how_well_epsilons_are_known(trained, page):
     text = (trained / "seed0" / "short" / "robustness" / "robustness.html").read_text()
     assert "AutoAttack in its fast version; 2 steps; 5 queries; 1 of " in text
-    assert "Square, 5 queries" not in text and "FAB" not in text
+    assert "FAB-T" not in text
+    found = records.read_csv(trained / "seed0" / "short" / "robustness" / "examples.csv")
+    assert np.isfinite(found["epsilon_width"][np.isfinite(found["smallest_epsilon"])]).all()
     assert "between the largest epsilon that failed and the smallest that fooled lie" in text
     assert "the budget is the standard one" in text
 
