@@ -410,7 +410,7 @@ def _robustness() -> ConfigDict:
     config.num_queries = 5000  # of Square
     config.num_targets = 9  # wrong classes aimed at
     config.curve_steps = 20  # of APGD at each epsilon of the curve
-    config.num_searches = 10  # epsilons tried for each example
+    config.num_searches = 12  # epsilons tried for each example, at most
     config.num_examples = 256  # of the test split; 0 = all
     config.batch_size = 128
     return config

@@ -124,7 +124,7 @@ class Robustness:
     """How a robustness report attacks: on the test split, within ``threat``.
 
     version, steps, num_queries, num_targets: see :class:`robust_saliency.attacks.AutoAttack`. curve_steps: of APGD
-    at each of the ``num_searches`` epsilons that the smallest one is searched with.
+    at each epsilon that the smallest one is searched with, at most ``num_searches`` of them.
     """
 
     threat: Threat = dataclasses.field(default_factory=Threat)
@@ -133,7 +133,7 @@ class Robustness:
     num_queries: int = 5000
     num_targets: int = 9
     curve_steps: int = 20
-    num_searches: int = 10
+    num_searches: int = 12
     num_examples: int = 256
     batch_size: int = 128
 

@@ -60,6 +60,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
                 title=f"{name}, {label}",
                 path=os.path.join(workdir, "attacks", f"{label}.npz"),
                 identity=[settings.split, experiment.plain["data"]],
+                network=described["config"]["model"],
             ).robust
         with Progress(f"{name} evaluated", -(-len(indices) // settings.batch_size), 0, settings.batch_size) as progress:
             for rows in batches:

@@ -17,7 +17,10 @@ def cross_entropy(logits: Array, labels: Labels) -> Array:
     """
     logits = _checked(logits, labels)
     others = jnp.where(_one_hot(labels, logits), -jnp.inf, logits)
-    return jax.nn.softplus(jax.nn.logsumexp(others, axis=-1) - _score(logits, labels))
+    difference = jax.nn.logsumexp(others, axis=-1) - _score(logits, labels)
+    # Of a label that is no class, as in a padded row, the value is NaN; its gradient must not be, times 0 it counts.
+    known = ~jnp.isnan(difference)
+    return jnp.where(known, jax.nn.softplus(jnp.where(known, difference, 0)), difference)
 
 
 def smoothed_cross_entropy(logits: Array, labels: Labels, smoothing: Scalar) -> Array:

@@ -19,9 +19,10 @@ from robust_saliency.robustness_facts import Subject, measure, plans
 def robustness(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
     """Attacks the run in ``workdir`` as ``config.robustness`` says; returns the path of robustness.html.
 
-    Writes ``workdir/robustness/``: robustness.json (passes, checklist, provenance), examples.csv (one row an example:
-    who withstood what, the smallest epsilon found), robustness.html, and what a killed attack needs to go on. Products
-    of matrices and convolutions run at the highest precision.
+    Writes ``workdir/robustness/``: robustness.json (budget, passes, checklist, provenance), examples.csv (one row an
+    example: its group where there are groups, the smallest epsilon found and how wide a bracket was left around it, and
+    who withstood what), robustness.html, and what a killed attack needs to go on. Products of matrices and convolutions
+    run at the highest precision.
     """
     began = time.monotonic()
     settings = experiment.robustness
@@ -64,29 +65,35 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tup
         folder=os.path.join(workdir, "robustness"),
         identity=experiment.plain["data"],
         wide=initialise.in_float32(described),
+        network=described["config"]["model"],
     )
     return subject, step
 
 
 def is_done(experiment: Experiment, subject: Subject, step: int) -> bool:
-    """True where ``subject.folder`` holds a finished report by the present config, of the present checkpoint."""
+    """True where ``subject.folder`` holds a finished report by the present config, of the present checkpoint.
+
+    One without a budget is of a version that searched epsilons coarsely: it is made again.
+    """
     path = os.path.join(subject.folder, "robustness.json")
     if not (os.path.exists(path) and os.path.exists(os.path.join(subject.folder, "robustness.html"))):
         return False
     about = records.read_json(path)
     done = (about.get("settings"), about.get("data_config"), about.get("checkpoint_step"))
-    return done == (experiment.plain.get("robustness"), experiment.plain.get("data"), step)
+    return "budget" in about and done == (experiment.plain.get("robustness"), experiment.plain.get("data"), step)
 
 
 def _written(subject: Subject, settings, found: dict, facts: Facts, checks: list[Check], described: dict) -> str:
     held = subject.split.gather(subject.indices)
-    columns = {"id": held["id"], "label": held["label"], "smallest_epsilon": facts.smallest_epsilon}
+    columns = {name: held[name] for name in ("id", "label", "group") if name in held}
+    columns |= {"smallest_epsilon": facts.smallest_epsilon, "epsilon_width": facts.epsilon_width}
     columns |= {name: robust.astype(int) for name, robust in facts.robust.items()}
     records.write_csv(os.path.join(subject.folder, "examples.csv"), columns)
     passes = {name: [float(each.forwards.mean()), float(each.backwards.mean())] for name, each in found.items()}
     described |= {
         "norm": settings.threat.norm,
         "epsilon": facts.epsilon,
+        "budget": facts.budget._asdict(),
         "stages": _stage_log(found["autoattack"], plans(settings, subject.num_classes)["autoattack"]),
         "passes": passes,
         "checks": [check._asdict() for check in checks],

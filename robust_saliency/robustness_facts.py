@@ -17,18 +17,20 @@ from robust_saliency.attacks import minimal, stages
 from robust_saliency.config import Robustness
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import per_example_keys
-from robust_saliency.robustness_checks import THROUGH_FLOAT32, Facts
+from robust_saliency.robustness_checks import THROUGH_FLOAT32, Budget, Facts
 from robust_saliency.robustness_programs import Programs, make_programs
 from robust_saliency.types import Array, Key, LogitsFn
 
 NUM_RESTARTS = 5
+WIDTH = 0.015  # of the smallest epsilon, or of the report's where that is larger: what the search leaves open
 
 
 class Subject(NamedTuple):
     """A network, the examples ``indices`` of ``split``, and where to compute and to keep what is known.
 
     identity: says what the split is, see :func:`robust_saliency.survivors.attack`; folder: '' keeps nothing. wide: the
-    same network computed in float32, where ``classifier`` computes in a narrower type.
+    same network computed in float32, where ``classifier`` computes in a narrower type. network: says what network it
+    is, apart from its weights.
     """
 
     classifier: models.Classifier
@@ -40,10 +42,13 @@ class Subject(NamedTuple):
     folder: str = ""
     identity: Any = None
     wide: models.Classifier | None = None
+    network: Any = None
 
 
 def measure(subject: Subject, settings: Robustness) -> tuple[dict[str, survivors.Found], Facts]:
     """Runs every adversary; what each of them found, by name, and the facts that the checklist judges."""
+    if np.ndim(settings.threat.epsilon):
+        raise ValueError(f"A robustness report needs one epsilon, got shape {np.shape(settings.threat.epsilon)}.")
     planned = plans(settings, subject.num_classes)
     found = {
         name: _attacked(subject, settings, name, plan, subject.classifier.logits_fn) for name, plan in planned.items()
@@ -55,11 +60,38 @@ def measure(subject: Subject, settings: Robustness) -> tuple[dict[str, survivors
     clean = found["autoattack"].fooled_by != survivors.BEFORE
     robust = {"clean": clean, "noise": clean & ~columns.pop("noise")}
     robust |= {name: each.robust for name, each in found.items()}
+    epsilon = float(settings.threat.epsilon)
+    robust["search"] = ~columns["fooled_once"] & (columns["smallest_epsilon"] > epsilon)
     robust["all"] = np.all(list(robust.values()), axis=0)
     # What any adversary fooled within epsilon, the search may have lost sight of on its way down.
-    found_so_far = np.where(robust["all"], np.inf, np.where(clean, settings.threat.epsilon, 0.0))
-    columns["smallest_epsilon"] = np.minimum(columns["smallest_epsilon"], found_so_far)
-    return found, Facts(robust=robust, epsilon=float(settings.threat.epsilon), **columns)
+    found_so_far = np.where(robust["all"], np.inf, np.where(clean, epsilon, 0.0))
+    lost = found_so_far < columns["smallest_epsilon"]
+    columns["smallest_epsilon"] = np.where(lost, found_so_far, columns["smallest_epsilon"])
+    columns["epsilon_width"] = np.where(lost, found_so_far, columns["epsilon_width"])
+    return found, Facts(robust=robust, epsilon=epsilon, budget=budget(settings, subject.num_classes), **columns)
+
+
+def budget(settings: Robustness, num_classes: int) -> Budget:
+    """How hard the report attacks."""
+    return Budget(
+        version=settings.version,
+        steps=settings.steps,
+        num_queries=settings.num_queries,
+        num_targets=min(settings.num_targets, num_classes - 1),
+        wrong_classes=num_classes - 1,
+        curve_steps=settings.curve_steps,
+        num_searches=settings.num_searches,
+    )
+
+
+def transferable(subject: Subject, settings: Robustness) -> survivors.Found:
+    """Adversaries to be shown to other networks: APGD on cross-entropy, every step of it, on every example.
+
+    It goes on where the network is fooled, and also attacks what was wrong before: an adversary that only just fools
+    its own network says little of others. Kept as transfer.npz, and made only once.
+    """
+    plan = plans(settings, subject.num_classes)["apgd-ce"]
+    return _attacked(subject, settings, "transfer", plan, subject.classifier.logits_fn, spare_the_fooled=False)
 
 
 def plans(settings: Robustness, num_classes: int) -> dict[str, tuple[stages.Stage, ...]]:
@@ -105,6 +137,7 @@ def _attacked(
     name: str,
     plan: tuple[stages.Stage, ...],
     logits_of: Callable[[Any], LogitsFn],
+    spare_the_fooled: bool = True,
 ) -> survivors.Found:
     return survivors.attack(
         logits_of,
@@ -118,6 +151,8 @@ def _attacked(
         title=name,
         path=os.path.join(subject.folder, f"{name.replace(' ', '_')}.npz") if subject.folder else "",
         identity=subject.identity,
+        network=[subject.network, name == THROUGH_FLOAT32],
+        spare_the_fooled=spare_the_fooled,
     )
 
 
@@ -131,6 +166,8 @@ def _columns(subject: Subject, settings: Robustness) -> dict[str, np.ndarray]:
             batch = sharding.put_batch({name: held[name] for name in ("image", "label", "id")}, subject.mesh)
             keys = per_example_keys(_key("smallest epsilon"), batch["id"])
             values = sharding.waited(programs.facts(subject.variables, keys, batch), subject.mesh)
+            outputs = (sharding.waited(programs.logits(subject.variables, batch), subject.mesh) for _ in range(2))
+            values |= {"is_random": _differ(*outputs)}
             values |= _at_epsilons(programs, subject, keys, batch, settings)
             rows.append({name: value[held["valid"]] for name, value in jax.device_get(values).items()})
             progress.update()
@@ -140,19 +177,38 @@ def _columns(subject: Subject, settings: Robustness) -> dict[str, np.ndarray]:
 def _at_epsilons(
     programs: Programs, subject: Subject, keys: Key, batch: dict, settings: Robustness
 ) -> dict[str, Array]:
-    """Who is fooled at epsilon and at twice epsilon, and the smallest epsilon found: one program for all of them."""
+    """Who is fooled at epsilon, at twice epsilon and in the whole box, and the smallest epsilon: one program for all.
+
+    The search starts from the first two, so its brackets are small against epsilon, whatever the size of the box.
+    """
 
     def attacked(epsilon: Array) -> attacks.AttackResult:
-        return sharding.waited(programs.attacked(subject.variables, keys, batch, epsilon), subject.mesh)
+        placed = sharding.put_batch({"epsilon": np.asarray(epsilon, np.float32)}, subject.mesh)["epsilon"]
+        return sharding.waited(programs.attacked(subject.variables, keys, batch, placed), subject.mesh)
 
-    ones = jnp.ones(len(batch["label"]), jnp.float32)
-    once, twice = (attacked(factor * settings.threat.epsilon * ones).success for factor in (1, 2))
+    least = float(settings.threat.epsilon)
     highest = _box_radius(settings, batch["image"].shape[1:])
-    bracket = minimal.begun(attacked(highest * ones), highest)
+    ones = np.ones(len(batch["label"]), np.float32)
+    once, twice, boxed = (attacked(epsilon * ones) for epsilon in (least, 2 * least, highest))
+    bracket = minimal.seeded([(least * ones, once), (2 * least * ones, twice)])
     for _ in range(settings.num_searches):
-        epsilon = minimal.middle(bracket, highest)
-        bracket = minimal.narrowed(bracket, attacked(epsilon), epsilon)
-    return {"smallest_epsilon": bracket.high, "fooled_once": once, "fooled_twice": twice}
+        if not np.asarray(minimal.is_open(bracket, highest, least, WIDTH)).any():
+            break
+        epsilon = minimal.following(bracket, highest)
+        bracket = minimal.tightened(bracket, attacked(epsilon), epsilon)
+    smallest = jnp.where(jnp.isinf(bracket.high) & boxed.success, boxed.distance, bracket.high)
+    return {
+        "smallest_epsilon": smallest,
+        "epsilon_width": smallest - bracket.low,
+        "fooled_once": once.success,
+        "fooled_twice": twice.success,
+        "fooled_in_box": boxed.success,
+    }
+
+
+def _differ(first: Array, second: Array) -> Array:
+    """Whether two outputs of each example differ, ``[B]``; NaN is equal to NaN."""
+    return jnp.any((first != second) & ~(jnp.isnan(first) & jnp.isnan(second)), axis=-1)
 
 
 def _box_radius(settings: Robustness, shape: tuple[int, ...]) -> float:

@@ -102,6 +102,19 @@ def paired_difference(
     return bootstrap_mean(differences, groups, num_draws=num_draws, level=level, seed=seed)
 
 
+def share_interval(share: Estimate) -> tuple[float, float]:
+    """The 95 % interval of a share of images, from its :func:`bootstrap_mean`.
+
+    Wilson's where every image is a group of its own, else the bootstrap over groups: Wilson's takes the images of a
+    group for independent. Where all images agree the bootstrap has no width, and Wilson's of the groups is given.
+    """
+    if not share.n:
+        return float("nan"), float("nan")
+    if share.num_groups < share.n and 0.0 < share.mean < 1.0:
+        return share.low, share.high
+    return wilson_interval(round(share.mean * share.num_groups), share.num_groups)
+
+
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     r"""Interval of a proportion :math:`p` of independent trials.
 

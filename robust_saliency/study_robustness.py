@@ -2,21 +2,21 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from robust_saliency import data as data_lib
-from robust_saliency import environment, records, robustness, study, survivors, transfer, workdirs
+from robust_saliency import environment, records, robustness, study, transfer, workdirs
 from robust_saliency import report as report_lib
 from robust_saliency.config import Experiment, Robustness
 from robust_saliency.progress import say
-from robust_saliency.robustness_facts import Subject, plans
+from robust_saliency.robustness_facts import Subject, budget, transferable
 from robust_saliency.transfer_checks import white_box_beats_transfer
 
-ATTACK = "apgd-ce"  # whose adversaries are shown to every run
+ATTACK = "apgd-ce"  # whose adversaries, after all its steps, are shown to every run
 
 
 class Run(NamedTuple):
@@ -34,7 +34,7 @@ def study_robustness(plain: Mapping, workdir: str) -> str:
 
     A run whose report was made by the same settings, on the same data, of the same checkpoint, is not attacked again.
     Writes ``workdir/robustness/``: transfer.csv (one row an example: whether each run is right on the adversaries of
-    each), robustness.json, robustness.html.
+    each), robustness.json, robustness.html; and of each run ``robustness/transfer.npz``, those adversaries.
     """
     with workdirs.Workdir(workdir, create=False), jax.default_matmul_precision("highest"):
         runs = _finished(plain, workdir)
@@ -92,20 +92,23 @@ def _common_settings(runs: list[Run]) -> Robustness:
 
 
 def _is_done(run: Run) -> bool:
-    """Whether the run's report is finished; ValueError where it is, but its adversaries are lost."""
     subject, step = robustness.subject_of(run.experiment, run.place, run.data)
-    return robustness.is_done(run.experiment, subject, step) and _adversaries(run, subject) is not None
+    path = os.path.join(subject.folder, "transfer.npz")
+    if os.path.exists(path):
+        _readable(run, subject, lambda: records.read_npz(path))
+    return robustness.is_done(run.experiment, subject, step)
 
 
-def _adversaries(run: Run, subject: Subject) -> np.ndarray | None:
-    """``[N, H, W, C]``: what ``ATTACK`` found, or its strongest try; None where it was made by other settings."""
-    plan = plans(run.experiment.robustness, subject.num_classes)[ATTACK]
-    path = os.path.join(subject.folder, f"{ATTACK}.npz")
+def _adversaries(run: Run, subject: Subject) -> np.ndarray:
+    """``[N, H, W, C]``: what ``ATTACK`` ended with after all its steps; made where no earlier call has."""
+    return _readable(run, subject, lambda: transferable(subject, run.experiment.robustness)).images
+
+
+def _readable(run: Run, subject: Subject, read: Callable[[], Any]) -> Any:
     try:
-        found = survivors.kept(path, subject.variables, subject.indices, plan, subject.identity)
+        return read()
     except ValueError as error:
         raise ValueError(f"{error} To attack {run.name} again, delete {subject.folder}.") from error
-    return None if found is None else found.images
 
 
 def _transferred(runs: list[Run], folder: str) -> dict:
@@ -145,6 +148,7 @@ def _described(plain: Mapping, settings: Robustness, runs: list[Run]) -> dict:
         "epsilon": float(settings.threat.epsilon),
         "settings": plain.get("robustness", {}),
         "attack": ATTACK,
+        "budget": budget(settings, len(runs[0].data.class_names))._asdict(),
         "runs": [run.about for run in runs],
         "command": environment.command(),
         "hardware": environment.hardware(),

@@ -34,8 +34,8 @@ class Found(NamedTuple):
 
     stages_done: how many stages it has been through. fooled_by: the number of the stage that fooled it, -1 if it was
     wrong before, -2 if it withstands. images: the adversary, or the strongest try so far; margin: its ``max_{k != y}
-    z_k - z_y``. forwards, backwards: passes spent on it; a start is counted as one forward pass and a look at who is
-    fooled as two, which is what the costliest attacks take.
+    z_k - z_y``, infinite where that is NaN, which fools. forwards, backwards: passes spent on it; a start is counted as
+    one forward pass and a look at who is fooled as two, which is what the costliest attacks take.
     """
 
     stages_done: np.ndarray
@@ -63,35 +63,42 @@ def attack(
     title: str,
     path: str = "",
     identity: Any = None,
+    network: Any = None,
+    spare_the_fooled: bool = True,
 ) -> Found:
     """Attacks the examples ``indices`` with every stage of ``plan``.
 
     gather(indices) -> rows with 'image', 'label' and 'id', on the host. path: a file in which what is known is kept
-    every half minute, and taken up again by the same ``plan`` on the same ``variables`` and ``indices``, where
-    ``identity``, which says what the indices are of, is the same too.
+    every half minute, and taken up again by the same ``plan`` and ``key`` on the same ``variables`` and ``indices``,
+    where ``identity``, which says what the indices are of, and ``network``, which says what ``logits_of`` computes, are
+    the same too; both as JSON holds them. spare_the_fooled: False takes every example, also one that was wrong before,
+    through all steps of every stage; ``images`` are then what the last stage ended with.
+
+    Raises ValueError where a spec has an entry an example: a data set has no batch for it to belong to.
     """
-    about = _about(variables, indices, plan, identity)
-    work = _Work(logits_of, variables, gather, indices, mesh, batch_size, key, path, about)
-    found = work.taken_up() or work.judged_clean()
+    _check_one_for_all(plan)
+    about = [identity, network, spare_the_fooled, str(jax.random.key_impl(key)), jax.random.key_data(key).tolist()]
+    about += [_digest(variables), [str(stage) for stage in plan], _digest([stage.spec for stage in plan])]
+    about = json.dumps([*about, np.asarray(indices).tolist()], sort_keys=True)
+    work = _Work(logits_of, variables, gather, indices, mesh, batch_size, key, path, about, spare_the_fooled)
+    taken_up = work.taken_up()
+    found = taken_up or work.judged_clean()
     for number, stage in enumerate(plan):
         found = work.through(found, number, stage, f"{title}: {stage.name}")
-    work.save(found)
+    if taken_up is None or work.num_looks:
+        work.save(found)
     return found
 
 
-def kept(
-    path: str, variables: Any, indices: np.ndarray, plan: tuple[stages.Stage, ...], identity: Any = None
-) -> Found | None:
-    """What :func:`attack` left at ``path``; None where it was about something else.
-
-    Raises ValueError where the file is missing or damaged.
-    """
-    return _read(path, _about(variables, indices, plan, identity))
-
-
-def _about(variables: Any, indices: np.ndarray, plan: tuple[stages.Stage, ...], identity: Any) -> str:
-    about = [identity, _digest(variables), [str(stage) for stage in plan], np.asarray(indices).tolist()]
-    return json.dumps(about, sort_keys=True)
+def _check_one_for_all(plan: tuple[stages.Stage, ...]) -> None:
+    for stage in plan:
+        model = stages.threat_of(stage.spec)
+        for name, shape in (("epsilon", np.shape(model.epsilon)), ("mask", np.shape(model.mask))):
+            if shape and (len(shape) == 1 or shape[0] != 1):
+                raise ValueError(
+                    f"Threat.{name} of an attack on a data set must be the same for every example, [1, H, W, 1 or C], "
+                    f"got shape {shape}."
+                )
 
 
 def _read(path: str, about: str) -> Found | None:
@@ -103,10 +110,11 @@ def _read(path: str, about: str) -> Found | None:
 
 
 class _Work:
-    def __init__(self, logits_of, variables, gather, indices, mesh, batch_size, key, path, identity):
+    def __init__(self, logits_of, variables, gather, indices, mesh, batch_size, key, path, identity, spare_the_fooled):
         self.logits_of, self.variables, self.gather, self.indices = logits_of, variables, gather, np.asarray(indices)
         self.mesh, self.batch_size, self.key = mesh, batch_size, key
-        self.path, self.identity = path, identity
+        self.path, self.identity, self.spare_the_fooled = path, identity, spare_the_fooled
+        self.num_looks = 0
         self.saved = time.monotonic()
 
     def taken_up(self) -> Found | None:
@@ -142,7 +150,8 @@ class _Work:
 
     def through(self, found: Found, number: int, stage: stages.Stage, title: str) -> Found:
         """``found`` after the examples that withstood all so far have been through the stage ``number``."""
-        queue = [int(i) for i in np.flatnonzero(found.robust & (found.stages_done == number))]
+        due = (found.robust | (not self.spare_the_fooled)) & (found.stages_done == number)
+        queue = [int(i) for i in np.flatnonzero(due)]
         if not queue:
             return found
         program = _programs(self.logits_of, stage.spec)
@@ -166,7 +175,9 @@ class _Work:
                 found.forwards[row_of[busy]] += steps * stage.forwards + 2
                 found.backwards[row_of[busy]] += steps * stage.backwards
                 margin = np.asarray(margin)
-                leaving = busy[(margin[busy] >= 0) | (done[busy] >= stage.num_steps)]
+                is_done = self.spare_the_fooled & (margin[busy] >= 0) | (done[busy] >= stage.num_steps)
+                leaving = busy[is_done]
+                self.num_looks += 1
                 if len(leaving):
                     self._leave(found, number, row_of[leaving], np.asarray(images)[leaving], margin[leaving])
                     row_of[leaving] = -1
@@ -176,10 +187,11 @@ class _Work:
         return found
 
     def _leave(self, found: Found, number: int, rows: np.ndarray, images: np.ndarray, margin: np.ndarray) -> None:
-        stronger = rows[margin > found.margin[rows]]
-        found.images[stronger] = images[margin > found.margin[rows]]
-        found.margin[stronger] = margin[margin > found.margin[rows]]
-        found.fooled_by[rows[margin >= 0]] = number
+        better = (margin > found.margin[rows]) | (not self.spare_the_fooled)
+        found.images[rows[better]] = images[better]
+        found.margin[rows[better]] = margin[better]
+        fooled = rows[margin >= 0]
+        found.fooled_by[fooled[found.fooled_by[fooled] == NEVER]] = number
         found.stages_done[rows] = number + 1
 
     def _refilled(self, program, state, stage: stages.Stage, key: Key, row_of: np.ndarray, free: np.ndarray):
@@ -202,10 +214,26 @@ class _Work:
         return sharding.put_batch({name: held[name][filled] for name in ("image", "label", "id")}, self.mesh)
 
 
+class Frozen:
+    """A spec that can be hashed, also where it holds arrays; equal to one of equal entries."""
+
+    def __init__(self, spec: Any):
+        self.spec = spec
+        self._about = jax.tree.structure(spec), _digest(spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and self._about == other._about
+
+    def __hash__(self) -> int:
+        return hash(self._about)
+
+
 def _digest(tree: Any) -> str:
-    """SHA-256 of the bytes of all leaves."""
+    """SHA-256 of the types, shapes and bytes of all leaves."""
     sha = hashlib.sha256()
     for leaf in jax.tree.leaves(jax.device_get(tree)):
+        leaf = np.asarray(leaf)
+        sha.update(f"{leaf.dtype} {leaf.shape}".encode())
         sha.update(np.ascontiguousarray(leaf).tobytes())
     return sha.hexdigest()
 
@@ -218,9 +246,14 @@ class _Programs(NamedTuple):
     merge: Callable
 
 
-@functools.lru_cache(maxsize=16)
 def _programs(logits_of: Callable[[Any], LogitsFn], spec: Any) -> _Programs:
     """Compiled once for a network and an attack: all its targets share the programs."""
+    return _compiled(logits_of, Frozen(spec))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(logits_of: Callable[[Any], LogitsFn], frozen: "Frozen") -> _Programs:
+    spec = frozen.spec
 
     def as_float(images: Images) -> Images:
         return data.to_float({"image": images})["image"]
@@ -242,7 +275,7 @@ def _programs(logits_of: Callable[[Any], LogitsFn], spec: Any) -> _Programs:
         logits_fn = logits_of(variables)
         images = stages.finish(logits_fn, inner, spec)
         margin = losses.margin(logits_fn(images), labels)
-        return images, jnp.where(jnp.isnan(margin), -jnp.inf, margin)
+        return images, jnp.where(jnp.isnan(margin), jnp.inf, margin)
 
     def merge(fresh: Array, new, old):
         def chosen(a: Array, b: Array) -> Array:

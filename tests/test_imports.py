@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "train": BUILD | {"train_step", "epoch_end"},
     "survivors": FLOOR | {"losses", "attacks", "data", "sharding", "records", "progress"},
     "robustness_checks": set(),
-    "robustness_programs": BUILD,
+    "robustness_programs": BUILD | {"survivors"},
     "robustness_facts": BUILD | {"robustness_checks", "robustness_programs", "survivors"},
     "robustness": BUILD | {"robustness_checks", "robustness_facts", "survivors", "report"},
     "transfer": FLOOR | {"metrics", "models", "sharding", "progress"},

@@ -331,3 +331,15 @@ def test_the_gradient_of_cross_entropy_points_the_right_way_at_any_confidence(co
     assert cosine > 0.9999
     value = float(losses.cross_entropy(jnp.array([[confidence, 0.0, -1.0]]), jnp.array([0]))[0])
     assert value == pytest.approx(np.log1p(np.exp(-confidence) + np.exp(-1 - confidence)), rel=1e-5) and value > 0
+
+
+def test_a_padded_row_whose_label_is_no_class_has_no_gradient():
+    logits = jnp.asarray([[1.0, 2.0, 0.5]] * 3)
+
+    @jax.jit
+    def slope(logits, labels):
+        return jax.grad(lambda z: jnp.where(jnp.arange(3) == 0, losses.cross_entropy(z, labels), 0).sum())(logits)
+
+    found = slope(logits, jnp.array([1, 99, -1]))
+    np.testing.assert_array_equal(found[1:], np.zeros((2, 3)))
+    np.testing.assert_allclose(found[0], special.softmax([1.0, 2.0, 0.5]) - [0, 1, 0], rtol=1e-5)

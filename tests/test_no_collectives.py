@@ -75,6 +75,7 @@ def test_a_robustness_report(placed):
     programs = robustness_programs.make_programs(classifier, Robustness(curve_steps=2))
     assert collectives(programs.facts, variables, keys, batch) == []
     assert collectives(programs.attacked, variables, keys, batch, jnp.full(BATCH, 0.1)) == []
+    assert collectives(programs.logits, variables, batch) == []
 
 
 def test_maps_and_metrics(placed):

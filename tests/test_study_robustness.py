@@ -70,19 +70,21 @@ def test_a_killed_study_goes_on_and_a_finished_one_is_only_drawn_again(trained, 
     study_robustness.study_robustness(plain(), str(trained))
     said = capfd.readouterr().err
     assert "run 1 of 2: short: its report is there" in said and "run 2 of 2" in said
-    assert "pgd" not in said, "an attack ran again"
+    assert "pgd" not in said and "transfer: apgd" not in said, "an attack ran again"
     assert (trained / "robustness" / "transfer.csv").read_bytes() == before
     assert page.read_text().split("How it was made")[0] == text.split("How it was made")[0]
 
 
-def test_the_diagonal_is_the_white_box_and_all_is_on_the_page(trained, page):
+def test_the_matrix_is_of_adversaries_that_did_all_their_steps_and_all_is_on_the_page(trained, page):
     about = records.read_json(trained / "robustness" / "robustness.json")
     rows = records.read_csv(trained / "robustness" / "transfer.csv")
     places = ["seed0/short", "seed0/long"]
     for t, target in enumerate(places):
         own = records.read_csv(trained / target / "robustness" / "examples.csv")
         np.testing.assert_array_equal(rows["id"], own["id"])
-        np.testing.assert_array_equal(rows[f"{target} -> {target}"], own["apgd-ce"])
+        made = records.read_npz(trained / target / "robustness" / "transfer.npz")
+        assert (made["backwards"] == SMALL["steps"]).all(), "also of those fooled, and of those wrong before"
+        np.testing.assert_array_equal(rows[f"{target} -> {target}"], made["margin"] < 0)
         for s, source in enumerate(places):
             assert about["transfer"][s][t] == rows[f"{source} -> {target}"].sum()
     assert [check["name"] for check in about["checks"]] == ["white box beats transfer"]
@@ -110,11 +112,28 @@ def test_other_settings_attack_again(trained, page, tmp_path):
     done = [study_robustness._is_done(run) for run in study_robustness._finished(plain(), str(copy))]
     other = [study_robustness._is_done(run) for run in study_robustness._finished(plain(steps=3), str(copy))]
     assert (done, other) == ([True, True], [False, False])
-    # A single run was begun with other settings and killed: its page is still of the first, its adversaries not.
-    npz = copy / "seed0" / "long" / "robustness" / "apgd-ce.npz"
-    records.write_npz(npz, {**records.read_npz(npz), "identity": np.array("other settings")})
-    done = [study_robustness._is_done(run) for run in study_robustness._finished(plain(), str(copy))]
-    assert done == [True, False]
+
+
+def test_adversaries_for_others_that_are_of_other_settings_or_missing_are_made_again(trained, page, tmp_path, capfd):
+    copy = shutil.copytree(trained, tmp_path / "study")
+    short, long = (copy / "seed0" / name / "robustness" / "transfer.npz" for name in ("short", "long"))
+    expected = records.read_npz(long)
+    records.write_npz(long, {**expected, "identity": np.array("other settings")})
+    short.unlink()
+    study_robustness.study_robustness(plain(), str(copy))
+    assert "run 2 of 2: long: its report is there" in capfd.readouterr().err
+    np.testing.assert_array_equal(records.read_npz(long)["images"], expected["images"])
+    assert records.read_npz(long)["identity"] == expected["identity"] and short.exists()
+
+
+def test_the_page_of_a_run_says_how_hard_it_attacked_and_how_well_epsilons_are_known(trained, page):
+    text = (trained / "seed0" / "short" / "robustness" / "robustness.html").read_text()
+    assert "AutoAttack in its fast version; 2 steps; 5 queries; 1 of " in text
+    assert "FAB-T" not in text
+    found = records.read_csv(trained / "seed0" / "short" / "robustness" / "examples.csv")
+    assert np.isfinite(found["epsilon_width"][np.isfinite(found["smallest_epsilon"])]).all()
+    assert "between the largest epsilon that failed and the smallest that fooled lie" in text
+    assert "the budget is the standard one" in text
 
 
 def test_runs_on_other_examples_are_told_and_keep_their_own_reports(trained, page, tmp_path, monkeypatch, capfd):
@@ -147,13 +166,9 @@ MISTAKES = {
         "names the run 'lnog'; config.study.runs has short, long.",
     ),
     "lost_run": (lambda study: shutil.rmtree(study / "seed0" / "long"), "names the run seed0/long; "),
-    "missing_adversaries": (
-        lambda study: (study / "seed0" / "long" / "robustness" / "apgd-ce.npz").unlink(),
-        "apgd-ce.npz does not exist. To attack long again, delete ",
-    ),
     "damaged_adversaries": (
-        lambda study: damage(study / "seed0" / "long" / "robustness" / "apgd-ce.npz"),
-        "apgd-ce.npz has changed since it was written: its SHA-256 differs from manifest.json's. To attack long",
+        lambda study: damage(study / "seed0" / "long" / "robustness" / "transfer.npz"),
+        "transfer.npz has changed since it was written: its SHA-256 differs from manifest.json's. To attack long",
     ),
 }
 

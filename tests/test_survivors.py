@@ -150,3 +150,89 @@ def test_chunks_divide_the_steps():
 def test_a_network_that_gives_nan_is_wrong_before_and_nothing_hangs(weights, rows):
     broken = {**weights, "v": np.full_like(weights["v"], np.nan)}
     assert (attack(broken, rows).fooled_by == -1).all()
+
+
+def nan_near_the_edge(variables):
+    """NaN wherever the first pixel leaves a narrow band around its clean value: no attack may call that robust."""
+    inner = logits_of(variables)
+    return lambda x: jnp.where(jnp.abs(x[:, 0, 0, :1] - 0.5) > 0.004, jnp.nan, inner(x))
+
+
+def test_an_adversary_whose_margin_is_nan_fools(weights, rows):
+    images = rows["image"].copy()
+    images[:, 0, 0, 0] = 0.5
+    labels = np.array(jnp.argmax(logits_of(weights)(images), -1), np.int32)
+    split, mesh = rows | {"image": images, "label": labels}, sharding.make_mesh(1, 4, "batch_size")
+    spec = attacks.Untargeted(attack=attacks.PGD(threat=MODEL, num_steps=1, step_size=0.06, start="none"))
+    found = survivors.attack(
+        nan_near_the_edge, weights, lambda at: {k: v[at] for k, v in split.items()}, np.arange(NUM),
+        stages.stages(spec, CLASSES), key=jax.random.key(0), mesh=mesh, batch_size=4, title="test",
+    )  # fmt: skip
+    assert (found.fooled_by == 0).all() and np.isposinf(found.margin).all()
+
+
+def masked(mask):
+    return attacks.Untargeted(attack=attacks.PGD(threat=Threat(epsilon=0.06, mask=mask), num_steps=3, step_size=0.03))
+
+
+def whole_and_half():
+    whole = np.ones((1, *SHAPE), np.float32)
+    half = whole.copy()
+    half[0, :2] = 0
+    return whole, half
+
+
+def test_a_mask_for_all_examples_is_kept_to(weights, rows):
+    _, half = whole_and_half()
+    found = attack(weights, rows, spec=masked(half))
+    np.testing.assert_array_equal(found.images[:, :2], rows["image"][:, :2])
+    assert (found.images[:, 2:] != rows["image"][:, 2:]).any()
+    assert survivors._programs(logits_of, masked(half)) is survivors._programs(logits_of, masked(half.copy()))
+    each = np.ones((NUM, *SHAPE), np.float32)
+    with pytest.raises(
+        ValueError, match=r"^Threat.mask of an attack on a data set must be the same .* got shape [^\n]*$"
+    ):
+        attack(weights, rows, spec=masked(each))
+    several = attacks.Untargeted(attack=attacks.PGD(threat=Threat(epsilon=np.full(NUM, 0.1)), num_steps=3))
+    with pytest.raises(ValueError, match=r"^Threat.epsilon of an attack on a data set .* got shape \(23,\)\.$"):
+        attack(weights, rows, spec=several)
+
+
+def other_logits_of(variables):
+    return lambda x: -logits_of(variables)(x)
+
+
+def test_what_another_key_mask_or_network_function_left_is_not_taken_up(weights, rows, tmp_path, monkeypatch):
+    whole, half = whole_and_half()
+    path, taken = str(tmp_path / "attack.npz"), []
+    taken_up = survivors._Work.taken_up
+    monkeypatch.setattr(survivors._Work, "taken_up", lambda self: taken.append(taken_up(self)) or taken[-1])
+
+    def is_taken(spec=None, key=0, network="as it is", **more):
+        mesh = sharding.make_mesh(1, 4, "batch_size")
+        survivors.attack(
+            logits_of, weights, lambda at: {k: v[at] for k, v in rows.items()}, np.arange(NUM),
+            stages.stages(masked(whole) if spec is None else spec, CLASSES), key=jax.random.key(key), mesh=mesh,
+            batch_size=4, title="test", path=path, network=network, **more,
+        )  # fmt: skip
+        return taken[-1] is not None
+
+    assert [is_taken(), is_taken()] == [False, True]
+    assert [is_taken(key=1), is_taken(key=1)] == [False, True]
+    assert [is_taken(network="through float32"), is_taken(spec=masked(half), network="through float32")] == [False] * 2
+    assert [is_taken(spec=masked(half), spare_the_fooled=False)] == [False]
+    assert is_taken(spec=masked(half), spare_the_fooled=False)
+
+
+def test_where_the_fooled_are_not_spared_every_example_does_every_step(weights, rows):
+    spec = attacks.Untargeted(attack=attacks.APGD(threat=MODEL, num_steps=20, start="none", unroll=False))
+    found = attack(weights, rows, spec=spec, spare_the_fooled=False)
+    result = jax.jit(
+        lambda x, y: attacks.run(
+            lambda q: losses.cross_entropy(logits_of(weights)(q), y), jax.random.key(0), x, spec.attack
+        )
+    )(rows["image"], rows["label"])
+    np.testing.assert_allclose(found.images, result, atol=1e-5)
+    assert (found.backwards == 20).all() and (found.stages_done == 1).all()
+    assert found.fooled_by[3] == -1, "wrong before, and attacked all the same"
+    assert (found.images[3] != rows["image"][3]).any()

@@ -1,6 +1,6 @@
 """The smallest epsilon that fools each example: the whole curve of robust accuracy from one bisection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -67,6 +67,50 @@ def narrowed(bracket: Bracket, result: AttackResult, epsilon: Array) -> Bracket:
         high=jnp.where(closer, result.distance, bracket.high),
         images=jnp.where(closer[:, None, None, None], result.images, bracket.images),
     )
+
+
+def seeded(tries: Sequence[tuple[Array, AttackResult]]) -> Bracket:
+    """The bracket after attacks with several epsilons ``[B]``: the nearest adversary, and the largest failure below."""
+    first = tries[0][1]
+    bracket = Bracket(jnp.zeros_like(first.distance), jnp.full_like(first.distance, jnp.inf), first.images)
+    for _, result in tries:
+        closer = result.success & (result.distance < bracket.high)
+        images = jnp.where(closer[:, None, None, None], result.images, bracket.images)
+        bracket = bracket._replace(high=jnp.where(closer, result.distance, bracket.high), images=images)
+    low = bracket.low
+    for epsilon, result in tries:
+        low = jnp.where(~result.success & (epsilon < bracket.high), jnp.maximum(low, epsilon), low)
+    return bracket._replace(low=low)
+
+
+def following(bracket: Bracket, highest: Scalar) -> Array:
+    """The epsilon to try next from a bracket of :func:`seeded`: twice ``low``, at most ``highest``, until one fools.
+
+    Then the middle: ``sqrt(low high)``, or half of ``high`` where nothing has failed yet.
+    """
+    low, high = bracket.low, bracket.high
+    middle = jnp.where(low > 0, jnp.sqrt(low * jnp.where(jnp.isfinite(high), high, 1)), high / 2)
+    return jnp.where(jnp.isfinite(high), middle, jnp.minimum(2 * low, highest))
+
+
+def tightened(bracket: Bracket, result: AttackResult, epsilon: Array) -> Bracket:
+    """The bracket after an attack with the epsilon that :func:`following` gave."""
+    closer = result.success & (result.distance < bracket.high)
+    return Bracket(
+        low=jnp.where(result.success, bracket.low, jnp.maximum(bracket.low, epsilon)),
+        high=jnp.where(closer, result.distance, bracket.high),
+        images=jnp.where(closer[:, None, None, None], result.images, bracket.images),
+    )
+
+
+def is_open(bracket: Bracket, highest: Scalar, least: Scalar, share: float) -> Array:
+    """Whether more tries would tell more, ``[B]``.
+
+    True while the bracket is wider than ``share`` of its value or of ``least``, whichever is larger, and where nothing
+    up to ``highest`` has been seen to fool.
+    """
+    known = bracket.high - bracket.low <= share * jnp.maximum(bracket.high, least)
+    return jnp.where(jnp.isfinite(bracket.high), ~known, bracket.low < highest)
 
 
 def robust_share(high: Array, epsilons: Array) -> Array:

@@ -58,10 +58,16 @@ def training_figure(study: Study) -> Picture | None:
     return Picture("training", _png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
 
 
-def robustness_curves(smallest: Mapping[str, Sequence[np.ndarray]], epsilon: float, norm: str) -> Picture:
+def robustness_curves(
+    smallest: Mapping[str, Sequence[np.ndarray]],
+    epsilon: float,
+    norm: str,
+    groups: Mapping[str, Sequence[np.ndarray | None]],
+) -> Picture:
     """Share of images whose smallest epsilon is larger, against epsilon: by run, a line a seed.
 
-    With Wilson's 95 % band where every run has one seed; else the seeds show the spread.
+    With the 95 % band of :func:`robust_saliency.statistics.share_interval`, by ``groups [N]`` or None, where every run
+    has one seed; else the seeds show the spread.
     """
     values = np.concatenate([seed for seeds in smallest.values() for seed in seeds])
     finite = values[np.isfinite(values)]
@@ -73,11 +79,12 @@ def robustness_curves(smallest: Mapping[str, Sequence[np.ndarray]], epsilon: flo
     figure.subplots_adjust(0.1, 0.16, 0.98, 0.95)
     for label, seeds in smallest.items():
         for number, seed in enumerate(seeds):
-            left = np.array([int((seed > at).sum()) for at in x])
+            left = seed[:, None] > x
             name = label if number == 0 else None
-            panel.plot(x, left / len(seed), color=colours[label], linewidth=1.8 if len(seeds) == 1 else 1.2, label=name)
+            panel.plot(x, left.mean(0), color=colours[label], linewidth=1.8 if len(seeds) == 1 else 1.2, label=name)
             if all(len(seeds) == 1 for seeds in smallest.values()):
-                band = np.array([statistics.wilson_interval(count, len(seed)) for count in left])
+                shares = statistics.bootstrap_mean(left.astype(float), groups[label][number], seed=0)
+                band = np.array([statistics.share_interval(shares.column(k)) for k in range(len(x))])
                 panel.fill_between(x, band[:, 0], band[:, 1], color=colours[label], alpha=0.18, linewidth=0)
     if len(smallest) > 1:
         panel.legend(frameon=False)

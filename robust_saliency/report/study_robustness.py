@@ -7,16 +7,19 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from robust_saliency import records, statistics
+from robust_saliency import records
 from robust_saliency.report import figures, numbers, transfer_table
 from robust_saliency.report.colours import run_colours
-from robust_saliency.report.robustness import words
+from robust_saliency.report.robustness import NOT_ADVERSARIES, interval, words
 
 FIRST = ("clean", "all")  # columns that a narrow screen must show
 
 
 class Run(NamedTuple):
-    """A run's own report: robustness.json, who withstood what ``[N]`` by adversary, and the smallest epsilons."""
+    """A run's own report: robustness.json, who withstood what ``[N]`` by adversary, and the smallest epsilons.
+
+    groups: ``[N]``, of the images that are not independent, or None.
+    """
 
     label: str
     seed: int
@@ -24,6 +27,7 @@ class Run(NamedTuple):
     about: dict[str, Any]
     robust: dict[str, np.ndarray]
     smallest: np.ndarray
+    groups: np.ndarray | None
 
 
 def render(study: str | Path) -> str:
@@ -47,15 +51,17 @@ def render(study: str | Path) -> str:
         epsilon=numbers.epsilon(about["epsilon"]),
         num=_count([len(run.smallest) for run in runs]),
         several_seeds=len(runs) > len(by_label),
+        is_grouped=any(run.groups is not None and len(np.unique(run.groups)) < len(run.groups) for run in runs),
         answers=_answers(by_label),
-        adversaries=[(name, words(name)) for name in adversaries],
-        explained=[(name, words(name)) for name in found],
+        adversaries=[(name, words(name, about["budget"])) for name in adversaries],
+        explained=[(name, words(name, about["budget"])) for name in found],
         rows=[row for label, seeds in by_label.items() for row in _rows(label, seeds, adversaries)],
         colours=run_colours(list(by_label)) if len(by_label) > 1 else {},
         curve=figures.robustness_curves(
             {label: [run.smallest for run in seeds] for label, seeds in by_label.items()},
             about["epsilon"],
             about["norm"],
+            {label: [run.groups for run in seeds] for label, seeds in by_label.items()},
         ),
         heats=_heats(about, runs, names),
         carried=_carried(about, runs),
@@ -70,17 +76,17 @@ def render(study: str | Path) -> str:
 def _read_run(study: Path, entry: Mapping[str, Any]) -> Run:
     folder = study / entry["dir"] / "robustness"
     examples = records.read_csv(folder / "examples.csv")
-    smallest = examples.pop("smallest_epsilon").astype(float)
-    robust = {name: values.astype(int) for name, values in examples.items() if name not in ("id", "label")}
+    smallest = examples["smallest_epsilon"].astype(float)
+    robust = {name: values.astype(int) for name, values in examples.items() if name not in NOT_ADVERSARIES}
     about = records.read_json(folder / "robustness.json")
-    return Run(entry["label"], entry["seed"], entry["dir"], about, robust, smallest)
+    return Run(entry["label"], entry["seed"], entry["dir"], about, robust, smallest, examples.get("group"))
 
 
 def _answers(by_label: Mapping[str, list[Run]]) -> list[dict]:
     """Each label's accuracy under all adversaries, the highest first."""
     found = {label: [float(run.robust["all"].mean()) for run in seeds] for label, seeds in by_label.items()}
     return [
-        {"name": label, **_cell([run.robust["all"] for run in by_label[label]])}
+        {"name": label, **_cell(by_label[label], "all")}
         for label in sorted(found, key=lambda label: -np.mean(found[label]))
     ]
 
@@ -99,22 +105,21 @@ def _cells(seeds: list[Run], adversaries: list[str]) -> dict:
     medians = [float(np.median(run.smallest)) for run in seeds]
     median = numbers.plain(float(np.mean(medians))) if np.isfinite(medians).all() else "none"
     cells = [
-        _cell([run.robust[name] for run in seeds])
-        if all(name in run.robust for run in seeds)
-        else {"share": numbers.DASH, "interval": ""}
+        _cell(seeds, name) if all(name in run.robust for run in seeds) else {"share": numbers.DASH, "interval": ""}
         for name in adversaries
     ]
     return {"cells": cells, "median": median}
 
 
-def _cell(robust: list[np.ndarray]) -> dict:
-    """One network: its share and Wilson's interval; several seeds: the mean of their shares, and their range."""
+def _cell(seeds: list[Run], name: str) -> dict:
+    """One network: its share and the interval of it; several seeds: the mean of their shares, and their range."""
+    robust = [run.robust[name] for run in seeds]
     shares = [float(each.mean()) for each in robust]
     if len(robust) == 1:
-        interval = numbers.interval(*statistics.wilson_interval(int(robust[0].sum()), len(robust[0])))
+        limits = numbers.interval(*interval(robust[0], seeds[0].groups))
     else:
-        interval = f"{numbers.plain(min(shares))}{numbers.DASH}{numbers.plain(max(shares))}"
-    return {"share": numbers.plain(float(np.mean(shares))), "interval": interval}
+        limits = f"{numbers.plain(min(shares))}{numbers.DASH}{numbers.plain(max(shares))}"
+    return {"share": numbers.plain(float(np.mean(shares))), "interval": limits}
 
 
 def _heats(about: dict, runs: list[Run], names: list[tuple[str, int]]) -> list[transfer_table.Heat]:

@@ -71,7 +71,7 @@ class Table:
 
 
 def accuracy_table(study: Study, comparison: Comparison) -> Table:
-    """Clean, balanced and robust accuracy, each with an interval (:func:`_accuracy_interval`)."""
+    """Clean, balanced and robust accuracy, each with an interval (``statistics.share_interval``)."""
     columns = [column for column in study.first.scores.columns if column[0] == "accuracy"]
     heads = [Head("Clean accuracy", "higher", "share of test images classified correctly")]
     heads.append(Head("Balanced accuracy", "higher", "mean over the classes of the share classified correctly"))
@@ -218,7 +218,7 @@ def _measured_cell(measured: Measured, better: str, *, with_interval: bool = Fal
     mean, difference = measured.mean, measured.difference
     cell = Cell(
         value=numbers.plain(mean.mean),
-        interval=numbers.interval(*_accuracy_interval(mean)) if with_interval else "",
+        interval=numbers.interval(*statistics.share_interval(mean)) if with_interval else "",
         note=mean.note,
     )
     if difference is None:
@@ -243,18 +243,8 @@ def _seed_cell(measured: Measured, seed: int) -> Cell:
 
 
 def _seed_accuracy(measured: Measured, seed: int) -> Cell:
-    limits = _accuracy_interval(measured.mean_by_seed[seed])
+    limits = statistics.share_interval(measured.mean_by_seed[seed])
     return replace(_seed_cell(measured, seed), interval=numbers.interval(*limits))
-
-
-def _accuracy_interval(accuracy: statistics.Estimate) -> tuple[float, float]:
-    """Wilson's where every image is a group of its own, else the bootstrap over groups: Wilson's takes the images of a
-    group for independent. Where all images agree the bootstrap has no width, and Wilson's of the groups is given."""
-    if not accuracy.n:
-        return np.nan, np.nan
-    if accuracy.num_groups < accuracy.n and 0.0 < accuracy.mean < 1.0:
-        return accuracy.low, accuracy.high
-    return statistics.wilson_interval(round(accuracy.mean * accuracy.num_groups), accuracy.num_groups)
 
 
 def _balanced(labels: np.ndarray, correct: np.ndarray) -> float:

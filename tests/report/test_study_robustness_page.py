@@ -5,19 +5,24 @@ import re
 import numpy as np
 import pytest
 
-from robust_saliency import records, report
+from robust_saliency import records, report, statistics
 from robust_saliency.report import numbers, transfer_table
+from robust_saliency.report import robustness as robustness_page
 
 NUM = 40
 ADVERSARIES = {"clean": 38, "noise": 37, "pgd-10": 20, "apgd-ce": 16, "all": 14}
 
+BUDGET = {"version": "fast", "steps": 33, "num_queries": 444, "num_targets": 3, "wrong_classes": 6, "curve_steps": 11,
+          "num_searches": 12}  # fmt: skip
 
-def write_study(folder, labels, seeds, *, transfer=True, failed=()):
+
+def write_study(folder, labels, seeds, *, transfer=True, failed=(), grouped=False):
     """Run k (in order) withstands one image less than run k - 1."""
     runs = [{"label": label, "seed": seed, "dir": f"seed{seed}/{label}"} for seed in seeds for label in labels]
     for k, run in enumerate(runs):
         own = folder / run["dir"] / "robustness"
         columns = {"id": np.arange(NUM), "label": np.zeros(NUM, int), "smallest_epsilon": np.linspace(0, 0.1, NUM)}
+        columns |= {"epsilon_width": np.full(NUM, 0.001)} | ({"group": np.arange(NUM) // 4} if grouped else {})
         columns |= {name: (np.arange(NUM) < count - k).astype(int) for name, count in ADVERSARIES.items()}
         records.write_csv(own / "examples.csv", columns)
         checks = [{"name": "gradients beat noise", "passed": run["dir"] not in failed, "sentence": "Found this."}]
@@ -29,7 +34,7 @@ def write_study(folder, labels, seeds, *, transfer=True, failed=()):
     counts = np.full((len(runs), len(runs)), 30) - 14 * np.eye(len(runs), dtype=int)
     records.write_json(
         folder / "robustness" / "robustness.json",
-        {"title": "Lesions", "norm": "linf", "epsilon": 4 / 255, "attack": "apgd-ce", "runs": runs,
+        {"title": "Lesions", "budget": BUDGET, "norm": "linf", "epsilon": 4 / 255, "attack": "apgd-ce", "runs": runs,
          "transfer": counts if transfer else None, "no_transfer": "" if transfer else "Only one run.",
          "checks": [{"name": "white box beats transfer", "passed": True, "sentence": "Nothing added."}] * transfer,
          "transfer_seconds": 2.0, "command": "python launch.py --mode=robustness"},
@@ -49,6 +54,25 @@ def test_one_seed_says_who_withstands_most_and_that_it_is_no_claim(tmp_path):
     assert "right on 0.750 of the images on average; under an attack on themselves on 0.400, on unch" in text
     assert "standard 0.400 0.750 linf 0.750 0.400" in text
     assert "2 min 0 s in all" in text and "hardware" not in text
+
+
+def test_the_images_of_a_group_are_not_independent(tmp_path):
+    text = write_study(tmp_path, ["standard"], [0], transfer=False, grouped=True)
+    groups = (np.arange(NUM) < ADVERSARIES["all"]).reshape(-1, 4)
+    estimate = statistics.bootstrap_mean(groups.ravel().astype(float), np.arange(NUM) // 4, seed=0)
+    assert f"standard classifies 0.350 {numbers.interval(estimate.low, estimate.high)} of the 40" in text
+    assert estimate.high - estimate.low > 0.505 - 0.221, "wider than Wilson's"
+    assert "bootstrap over the groups" in text and "Wilson" not in text
+
+
+def test_the_budget_is_on_the_page_and_square_only_where_it_ran(tmp_path):
+    text = write_study(tmp_path, ["standard", "linf"], [0])
+    assert "fast version; 33 steps; 444 queries; 3 of 6 wrong classes as targets; 11 steps at each epsilon" in text
+    assert "all its 33 steps on every image" in text
+    told = robustness_page.words("autoattack", BUDGET)
+    assert "FAB" not in told and "Square" not in told and "3 of 6 wrong classes, 33 steps" in told
+    told = robustness_page.words("autoattack", BUDGET | {"version": "standard"})
+    assert "FAB-T" in told and "Square, 444 queries" in told
 
 
 def test_several_seeds_are_each_shown_and_summed_up(tmp_path):
