@@ -41,7 +41,9 @@ def loss(classifier, variables, carry, key, batch, spec):
     Clean and adversarial images pass separately, in this order, and BatchNorm keeps what both leave.
     """
     clean, worst = in_a_row(classifier, variables, key, batch["image"], batch["adversarial"])
-    of_label = jnp.take_along_axis(jax.nn.softmax(clean.logits), batch["label"][:, None], axis=-1)[:, 0]
+    # By one-hot: to gather the label of padding, which may be any number, gives NaN, and so does its unused gradient.
+    label = jax.nn.one_hot(batch["label"], clean.logits.shape[-1], dtype=clean.logits.dtype)
+    of_label = jnp.sum(label * jax.nn.softmax(clean.logits), axis=-1)
     divergence = losses.kl(clean.logits, worst.logits) * (_ABOVE_ONE - of_label)
     value = mean(losses.boosted_cross_entropy(worst.logits, batch["label"]) + spec.beta * divergence, batch)
     metrics = {

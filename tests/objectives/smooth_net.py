@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
+
+from tests.keys import fast_key
 
 SHAPE, CLASSES, HIDDEN = (5, 3, 2, 2), 4, 6
 KEEP = 0.9  # of the running mean
@@ -51,12 +54,28 @@ def variables_of(params):
 
 
 def perturbed(objective, spec, params, batch):
-    return objective.perturb(MODEL, variables_of(params), jax.random.key(1), batch, spec)
+    return objective.perturb(MODEL, variables_of(params), fast_key(1), batch, spec)
 
 
 def loss(objective, spec, params, batch):
     """(loss, (state, metrics)) of a batch that is already perturbed."""
-    return objective.loss(MODEL, variables_of(params), (), jax.random.key(2), batch, spec)
+    return objective.loss(MODEL, variables_of(params), (), fast_key(2), batch, spec)
+
+
+def log_probabilities(params, images):
+    """``[B, K]``, in NumPy."""
+    hidden = np.tanh(images.reshape(len(images), -1) @ params["first"])
+    return special.log_softmax(hidden @ params["second"], axis=-1)
+
+
+def gradient_in_the_pixels(params, images, cotangents):
+    """``[B, H W C]`` of the sum of ``cotangents * logits``, in NumPy."""
+    hidden = np.tanh(images.reshape(len(images), -1) @ params["first"])
+    return (cotangents @ params["second"].T * (1 - hidden**2)) @ params["first"].T
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def check_gradient(objective, spec):

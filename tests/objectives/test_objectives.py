@@ -117,8 +117,8 @@ def test_padded_examples_change_nothing(images, w, key, name):
     (expected, (_, expected_metrics)), expected_slope = losses_and_gradient(objective, spec, w, few, keys[:4])
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(slope["w"], expected_slope["w"], atol=1e-6)
-    for metric in metrics:
-        np.testing.assert_allclose(metrics[metric], expected_metrics[metric], rtol=1e-6)
+    for metric in metrics:  # a KL of 1e-3 is a difference of numbers of about 1
+        np.testing.assert_allclose(metrics[metric], expected_metrics[metric], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("eval", 1.0), ("batch", -1.0)])

