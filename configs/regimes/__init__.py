@@ -1,0 +1,55 @@
+"""One training regime a config, on any of the data sets of :mod:`configs.data_sets`.
+
+Most begin with standard training, and train in a second phase as their paper says, for as many epochs as adversarial
+training of that data set. A comparison for equal work is configs/study_regimes.py.
+"""
+
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from configs import common, data_sets
+from configs.data_sets import Setting
+
+
+def begin(data_set: str, regime: str, description: str) -> tuple[ConfigDict, Setting]:
+    """The config of ``data_set``, called after the regime."""
+    config, setting = data_sets.begin(data_set)
+    config.title = f"{config.title}: {regime}"
+    config.description = description
+    config.objective.attack.update(linf(setting))
+    return config, setting
+
+
+def after_standard(config: ConfigDict, setting: Setting, objective: Mapping, **train) -> ConfigDict:
+    """Standard training, then ``objective``."""
+    config.phases = (common.phase("standard"), phase(setting, "regime", objective, **train))
+    return config
+
+
+def phase(setting: Setting, label: str, objective: Mapping, learning_rate=3e-3, **train) -> ConfigDict:
+    """A phase whose attack grows for four tenths of its time."""
+    return common.phase(
+        label,
+        objective=objective,
+        optimizer={"schedule": "cosine", "learning_rate": learning_rate},
+        schedules=_ramp(objective.get("attack")),
+        train={"epochs": setting.epochs, "validate_every": 1, "checkpoint_every": 1} | train,
+    )
+
+
+def linf(setting: Setting, **changes) -> dict:
+    return {"norm": "linf", "epsilon": setting.linf, "num_steps": setting.num_steps, **changes}
+
+
+def from_noise(setting: Setting, **changes) -> dict:
+    """At the clean image itself a divergence has no gradient."""
+    return linf(setting, start="gaussian", **changes)
+
+
+def _ramp(attack: Mapping | None) -> dict:
+    if not attack:
+        return {}
+    has_step_size = attack.get("name", "pgd") == "pgd"
+    fields = ("attack.threat.epsilon", "attack.step_size") if has_step_size else ("attack.threat.epsilon",)
+    return {"epsilon": {"until": 0.4, "fields": fields}}
