@@ -99,6 +99,9 @@ def metric(name: str, **changes) -> ConfigDict:
     config.points = placeholder(int)  # deletion, insertion
     config.score = placeholder(str)  # deletion, insertion: probability, logit, allegiance
     config.baseline = _baseline()  # deletion, insertion: what a deleted pixel becomes
+    config.similarity = placeholder(str)  # noise_stability: spearman, ssim, top_k_intersection
+    config.sigma = placeholder(float)  # noise_stability: deviation of the noise, in pixels of [0, 1]
+    config.num_samples = placeholder(int)  # noise_stability: noisy images an example
     config.update(changes)
     return config
 

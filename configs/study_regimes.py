@@ -24,6 +24,7 @@ def get_config():
     config.evaluation.attacks.linf.num_steps = 50
     apgd = common.evaluated_attack(name="apgd", epsilon=EPSILON, num_steps=50, unroll=False)
     config.evaluation.attacks.linf_apgd = apgd
+    config.evaluation.metrics.noise_stability = common.metric("noise_stability", sigma=0.02, num_samples=4)
     config.study.seeds = 3
     robust, noise = 1 + STEPS, "What the map calls unimportant is replaced by noise."
     config.study.runs = (

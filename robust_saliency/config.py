@@ -280,7 +280,7 @@ def _check_metric(method: Method, where: str) -> None:
         raise ValueError(f"{where}: the spec of {method.name!r} has no {' and no '.join(lacking)}.")
     checks.one_of(f"direction of {method.name!r} in {where}", method.spec.direction, ("higher", "lower", "none"))
     for need in method.needs:
-        checks.one_of(f"argument of {method.name!r} in {where}", need, set(metrics.ARGUMENTS) - {"saliency_fn"})
+        checks.one_of(f"argument of {method.name!r} in {where}", need, metrics.ARGUMENTS)
 
 
 def _benchmark(section: Mapping) -> Benchmark:

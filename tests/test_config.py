@@ -221,13 +221,13 @@ class Told:
 
 
 FACTLESS = (Power, OWN_METRIC[1], ("maps",))
-GREEDY = (Told, OWN_METRIC[1], ("saliency_fn",))
+GREEDY = (Told, OWN_METRIC[1], ("gradients",))
 
 
 def test_a_users_own_metric_that_an_evaluation_cannot_use_is_told_before_anything_is_trained():
     for attribute, message in (
         ("FACTLESS", "has no title and no direction and no range"),
-        ("GREEDY", "Unknown argument of .*'saliency_fn'"),
+        ("GREEDY", "Unknown argument of .*'gradients'"),
     ):
         name = f"{__name__}:{attribute}"
         try:
