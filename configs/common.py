@@ -33,7 +33,7 @@ def attack(**changes) -> ConfigDict:
     config = ConfigDict()
     config.name = "pgd"  # pgd, fgsm, fgsm_rs, apgd, 'package.module:name'; in an evaluation more, see evaluated_attack
     config.norm = "linf"  # linf, l2 or l1
-    config.epsilon = 4 / 255  # radius in pixels, which lie in [0, 1]
+    config.epsilon = placeholder(float)  # radius in pixels, which lie in [0, 1]; in linf 4/255 unless given
     config.projection = "exact"  # exact, or scale_then_clip as in published L2 recipes
     config.num_steps = 7
     config.step_size = placeholder(float)  # pixels; or else
@@ -119,12 +119,13 @@ def run(label: str, description: str, **overrides) -> ConfigDict:
     return ConfigDict({"label": label, "description": description, "overrides": overrides})
 
 
-def phase(label: str, **overrides) -> ConfigDict:
+def phase(label: str, init_step: str = "best", **overrides) -> ConfigDict:
     """A part of a run's training: what it changes in objective, optimizer, schedules and train.
 
-    It begins with the best weights of the phase before it, the first as init_from says, and with a fresh optimiser.
+    It begins with weights of the phase before it, the best or the last, the first as init_from says, and with a fresh
+    optimiser.
     """
-    return ConfigDict({"label": label, "overrides": overrides})
+    return ConfigDict({"label": label, "init_step": init_step, "overrides": overrides})
 
 
 def adversarial_run(

@@ -105,6 +105,7 @@ def _with_threat(cls: type, given: Mapping, where: str) -> dict:
     threat_fields = fields_of(Threat)
     values = {name: value for name, value in given.items() if name not in threat_fields}
     threat = build(Threat, {name: value for name, value in given.items() if name in threat_fields}, where)
+    _check_epsilon_is_of_its_norm(threat, "epsilon" in given, where)
     if "step_size" in (field.name for field in dataclasses.fields(cls)):
         relative = values.pop("relative_step_size", None)
         if relative is not None and "step_size" in values:
@@ -114,6 +115,20 @@ def _with_threat(cls: type, given: Mapping, where: str) -> dict:
         relative = convert(relative, float, f"{where}.relative_step_size")
         values.setdefault("step_size", relative * threat.epsilon)
     return {**values, "threat": threat}
+
+
+def _check_epsilon_is_of_its_norm(threat: Threat, is_given: bool, where: str) -> None:
+    """A radius of one norm is nonsense in another, and a norm is easily changed without its radius."""
+    if threat.norm == "linf":
+        if threat.epsilon > 1:
+            raise ValueError(
+                f"{where}.epsilon: in norm 'linf' it is a change of each pixel of [0, 1], such as 8/255 = 0.031, got "
+                f"{threat.epsilon}. Give a smaller one, or {where}.norm."
+            )
+    elif not is_given or threat.epsilon <= LARGEST_LINF_DEFAULT:
+        got = f"got {threat.epsilon:.3g}, a radius for linf" if is_given else "none was given; the default is of linf"
+        length = "length of the whole change" if threat.norm == "l2" else "sum of all changes"
+        raise ValueError(f"{where}.epsilon: in norm {threat.norm!r} it is the {length} in pixels, such as 0.5; {got}.")
 
 
 def fields_of(cls: type) -> set[str]:
@@ -163,6 +178,9 @@ def convert(value: Any, hint: Any, where: str, ranges: Mapping = RANGES) -> Any:
         raise ValueError(f"{where} must be {TYPE_NAMES[hint]}, got {value!r}.")
     return _in_range(hint(value), where, ranges)
 
+
+# What configs use in linf; nobody means so small a radius of another norm.
+LARGEST_LINF_DEFAULT = 8 / 255
 
 TYPE_NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
 

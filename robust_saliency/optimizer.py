@@ -13,7 +13,8 @@ SCHEDULES = ("constant", "cosine", "one_cycle")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """name: 'adam', 'adamw' or 'sgd' (Nesterov momentum; weight decay added to the gradient).
+    """name: 'adam' and 'sgd' (Nesterov momentum) add ``weight_decay`` times the weights to the gradient (L2); 'adamw'
+    takes it off the weights beside the step (Loshchilov, Hutter 2019).
 
     learning_rate: the peak. schedule: 'constant', 'cosine' (to zero), 'one_cycle' (linear rise over the first
     ``warmup_fraction`` of all steps, then cosine to zero). clip_norm: global norm of the gradient; 0 = no clipping.
@@ -40,14 +41,12 @@ def make(
     trained: see :func:`robust_saliency.trainable.only`; the norm that is clipped is of these parameters alone.
     """
     schedule = make_schedule(spec, max(total_steps, 1))
-    if spec.name == "sgd":
-        base = optax.chain(
-            optax.add_decayed_weights(spec.weight_decay), optax.sgd(schedule, momentum=spec.momentum, nesterov=True)
-        )
-    elif spec.name == "adamw":
+    if spec.name == "adamw":
         base = optax.adamw(schedule, weight_decay=spec.weight_decay)
     else:
-        base = optax.adam(schedule)
+        sgd = optax.sgd(schedule, momentum=spec.momentum, nesterov=True)
+        rule = sgd if spec.name == "sgd" else optax.adam(schedule)
+        base = optax.chain(optax.add_decayed_weights(spec.weight_decay), rule)
     clip = optax.clip_by_global_norm(spec.clip_norm) if spec.clip_norm > 0 else optax.identity()
     return trainable.only(optax.chain(clip, base), trained), schedule
 

@@ -25,7 +25,8 @@ from robust_saliency import (
 )
 from robust_saliency.threat import Threat
 
-CONFIGS = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py") if path.stem != "__init__")
+FILES = pathlib.Path(common.__file__).parent.glob("*.py")
+CONFIGS = sorted(path.stem for path in FILES if "def get_config(" in path.read_text())
 
 
 def parsed(**changes):
@@ -125,6 +126,19 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
             {"objective": {"name": "adversarial", "attack": {"norm": "l3"}}},
             r"config.objective.attack: Unknown norm 'l3'.*Choices: l1, l2, linf",
         ),
+        (
+            {"objective": {"name": "adversarial", "attack": {"norm": "l2"}}},
+            r"config.objective.attack.epsilon: in norm 'l2' it is the length .* 0.5; none was given",
+        ),
+        (
+            {"evaluation": {"attacks": {"linf": {"norm": "l1"}}}},
+            r"attacks.linf.epsilon: in norm 'l1' it is the sum .* got 0.0157, a radius for linf",
+        ),
+        (
+            {"evaluation": {"attacks": {"l2": {"norm": "linf", "epsilon": 3.0}}}},
+            r"attacks.l2.epsilon: in norm 'linf' it is a change of each pixel of \[0, 1\].* got 3.0",
+        ),
+        ({"robustness": {"norm": "l2"}}, r"config.robustness.epsilon: in norm 'l2' .* got 0.0157, a radius for linf"),
         (
             {"objective": {"name": "scaat", "guide": {"name": "gradent"}}},
             r"guide.name 'gradent'. Did you mean",
@@ -306,7 +320,7 @@ def test_config_json_gives_the_same_experiment():
     assert config.parse(again) == config.parse(ConfigDict(copy.deepcopy(plain)))
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "common"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_parses_all_its_runs_and_states_its_command(name):
     from robust_saliency import study
 
@@ -320,7 +334,7 @@ def test_every_config_parses_all_its_runs_and_states_its_command(name):
         config.parse(plain)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "common"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_a_robustness_report_attacks_within_the_epsilon_of_the_evaluation(name):
     plain = config.to_plain(importlib.import_module(f"configs.{name}").get_config())
     norm = plain["robustness"]["norm"]

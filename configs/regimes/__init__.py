@@ -11,6 +11,12 @@ from ml_collections import ConfigDict
 from configs import common, data_sets
 from configs.data_sets import Setting
 
+# What is tuned where the first blocks of a robust network are kept: groups 2 to 5 of Margeloiu et al.
+LATER_LAYERS = {
+    "resnet18": ("^params/block[234]", "^params/logits"),
+    "small_cnn": ("^params/conv[34]", "^params/logits"),
+}
+
 
 def begin(data_set: str, regime: str, description: str) -> tuple[ConfigDict, Setting]:
     """The config of ``data_set``, called after the regime."""
@@ -18,6 +24,7 @@ def begin(data_set: str, regime: str, description: str) -> tuple[ConfigDict, Set
     config.title = f"{config.title}: {regime}"
     config.description = description
     config.objective.attack.update(linf(setting))
+    config.evaluation.step = "last"  # with regimes that converge the best of many validations is one by chance
     return config, setting
 
 
@@ -33,7 +40,7 @@ def phase(setting: Setting, label: str, objective: Mapping, learning_rate=3e-3, 
         label,
         objective=objective,
         optimizer={"schedule": "cosine", "learning_rate": learning_rate},
-        schedules=_ramp(objective.get("attack")),
+        schedules=ramp(objective.get("attack")),
         train={"epochs": setting.epochs, "validate_every": 1, "checkpoint_every": 1} | train,
     )
 
@@ -47,7 +54,20 @@ def from_noise(setting: Setting, **changes) -> dict:
     return linf(setting, start="gaussian", **changes)
 
 
-def _ramp(attack: Mapping | None) -> dict:
+def margeloiu_attack(setting: Setting) -> dict:
+    return {
+        "norm": "l2",
+        "epsilon": setting.l2,
+        "num_steps": 7,
+        "relative_step_size": 1 / 5,
+        "start": "sphere",
+        "projection": "scale_then_clip",
+        "keep_best": True,
+    }
+
+
+def ramp(attack: Mapping | None) -> dict:
+    """Epsilon, and the step size where the attack has one, grow from 0 for four tenths of the training."""
     if not attack:
         return {}
     has_step_size = attack.get("name", "pgd") == "pgd"
