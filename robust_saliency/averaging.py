@@ -15,4 +15,9 @@ def updated(average: Any, params: Any, step: Array, decay: Scalar) -> Any:
     """
     step = jnp.asarray(step, jnp.float32)
     rate = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda mean, value: (rate * mean + (1 - rate) * value).astype(value.dtype), average, params)
+
+    def moved(mean, value):
+        # Not the sum as it is written above: rounding would let a parameter that never changes drift.
+        return (mean + (1 - rate) * (value - mean)).astype(value.dtype)
+
+    return jax.tree.map(moved, average, params)

@@ -26,3 +26,14 @@ def test_a_constant_stays_itself_and_a_half_keeps_its_type():
     average = averaging.updated(same, same, 3, 0.5)
     assert average["w"].dtype == jnp.bfloat16
     np.testing.assert_array_equal(average["w"], same["w"])
+
+
+def test_what_never_changes_stays_bitwise(rng):
+    """Frozen parameters are in the average too."""
+    value = {"w": jnp.asarray(rng.normal(size=2000), jnp.float32)}
+
+    def step(average, number):
+        return averaging.updated(average, value, number, 0.995), None
+
+    average = jax.jit(lambda: jax.lax.scan(step, value, jnp.arange(2000))[0])()
+    np.testing.assert_array_equal(np.asarray(average["w"]).view(np.int32), np.asarray(value["w"]).view(np.int32))
