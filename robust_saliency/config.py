@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from robust_saliency import attacks, checks, metrics, models, optimizer, phases, saliency, schedules
+from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, phases, saliency, schedules
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
 from robust_saliency.config_wrappers import objective_of
 from robust_saliency.data import DataSpec
@@ -29,8 +29,8 @@ class Train:
     """epochs; validate_every, checkpoint_every: epochs between; keep_last, keep_best: checkpoints that stay.
 
     best_metric: the validation metric that 'best' means; '' = robust_accuracy where the objective has an attack, else
-    accuracy; of these the balanced ones, means over classes, where data.class_balanced. Of a loss the lowest is best,
-    of an accuracy the highest.
+    accuracy; of these the balanced ones, means over classes, where data.class_balanced. Of a loss, which is loss or
+    robust_loss, the lowest is best, of an accuracy the highest.
     log_every: steps between rows of metrics.jsonl.
     trainable: regular expressions on names such as 'params/conv1/kernel'; what none of them matches stays as it is;
     () = all are trained. batch_norm: in training, 'train' (statistics of the batch, running ones updated) or 'frozen'.
@@ -39,7 +39,7 @@ class Train:
     average_decay: of the running average of the weights, which is then what is validated, kept and evaluated; 0 = none.
     average_batches: training batches on which BatchNorm's statistics are estimated anew for the average.
     guard_drop: training ends when the accuracy on a training batch under PGD with ``guard_steps`` steps has fallen by
-    more than this since its best epoch; the checkpoints of that epoch are not written. 0 = no guard.
+    more than this since its best epoch; every epoch before has a checkpoint, that one has none. 0 = no guard.
     """
 
     epochs: int = 10
@@ -63,6 +63,8 @@ class Train:
         checks.one_of("train.batch_norm", self.batch_norm, ("frozen", "train"))
         for pattern in self.trainable:
             checks.regular_expression("train.trainable", pattern)
+        if not 0 < self.plateau_factor < 1:
+            raise ValueError(f"train.plateau_factor must lie strictly between 0 and 1, got {self.plateau_factor}.")
         short, long = sorted((self.checkpoint_every, self.validate_every))
         if long % short:
             raise ValueError(
@@ -144,7 +146,8 @@ class Robustness:
 class Experiment(NamedTuple):
     """A parsed config. ``plain`` is what config.json holds.
 
-    phases: the folder and the experiment of every phase before the last, which is this one.
+    phases: the folder and the experiment of every phase before the last, which is this one. place: which phase this
+    is, for errors; '' where there are none.
     """
 
     plain: dict
@@ -161,6 +164,12 @@ class Experiment(NamedTuple):
     benchmark: Benchmark
     robustness: Robustness
     phases: tuple[tuple[str, "Experiment"], ...] = ()
+    place: str = ""
+
+    @property
+    def attack(self) -> Any:
+        """The attack that the objective trains against; None where it trains against none."""
+        return getattr(objectives.innermost(self.objective.spec), "attack", None)
 
 
 SECTIONS = {
@@ -174,9 +183,33 @@ def parse(config: Mapping) -> Experiment:
     plain = to_plain(config)
     for name in plain:
         known_field("config", name, SECTIONS)
-    *earlier, (_, last) = phases.unfolded(plain)
-    before = tuple((folder, _parse(phase)) for folder, phase in earlier)
-    return _parse(last)._replace(plain=plain, phases=before)
+    parts = enumerate(phases.unfolded(plain))
+    *earlier, (_, last) = [(folder, _parse_at(phases.place(plain, number), part)) for number, (folder, part) in parts]
+    return last._replace(plain=plain, phases=tuple(earlier))
+
+
+def _parse_at(place: str, plain: dict) -> Experiment:
+    try:
+        return _with_best_metric(_parse(plain)._replace(place=place))
+    except ValueError as error:
+        if not place:
+            raise
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _with_best_metric(experiment: Experiment) -> Experiment:
+    """With the name of the metric that '' stands for; ValueError for rules that need an attack where there is none."""
+    settings, attacked = experiment.train, experiment.attack is not None
+    if settings.guard_drop and not attacked:
+        raise ValueError(
+            f"config.train.guard_drop guards adversarial training; {experiment.objective.name!r} has no attack."
+        )
+    accuracies = ["accuracy", "robust_accuracy"] if attacked else ["accuracy"]
+    balanced = [f"balanced_{name}" for name in accuracies]
+    measured = ["loss", *(["robust_loss"] if attacked else []), *accuracies, *balanced]
+    usual = (balanced if experiment.data.class_balanced else accuracies)[-1]
+    metric = checks.one_of("config.train.best_metric", settings.best_metric or usual, measured)
+    return experiment._replace(train=dataclasses.replace(settings, best_metric=metric))
 
 
 def _parse(plain: dict) -> Experiment:

@@ -52,6 +52,15 @@ def check(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
     """The network to train; ValueError where it cannot be built for the data, or a phase cannot train it."""
     for _, phase in experiment.phases:
         check(phase, data)
+    try:
+        return _checked(experiment, data)
+    except ValueError as error:
+        if not experiment.place:
+            raise
+        raise ValueError(f"{experiment.place}: {error}") from error
+
+
+def _checked(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
     _check_reads(experiment, data)
     classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
     params = jax.eval_shape(classifier.init, jax.random.key(0))["params"]
