@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from robust_saliency import checks, sharding, stopping
 from robust_saliency import data as data_lib
+from robust_saliency import sharding, stopping
 from robust_saliency.config import Experiment
 from robust_saliency.models import Classifier
 from robust_saliency.train_step import (
     TrainState,
-    attack_of,
     make_guard_step,
     make_statistics_step,
     make_validation_step,
@@ -31,12 +30,9 @@ class EpochEnd:
     ):
         self.experiment, self.settings, self.validation = experiment, experiment.train, validation
         self.fresh_batches, self.mesh, self.root = fresh_batches, mesh, root
-        self.best_metric = _best_metric(experiment)
-        self.best_mode = "min" if self.best_metric == "loss" else "max"
-        if self.settings.guard_drop and attack_of(experiment) is None:
-            raise ValueError(
-                f"config.train.guard_drop guards adversarial training; {experiment.objective.name!r} has no attack."
-            )
+        self.total_steps = total_steps
+        self.best_metric = self.settings.best_metric
+        self.best_mode = "min" if self.best_metric.endswith("loss") else "max"
         self.validate = jax.jit(make_validation_step(classifier, experiment))
         self.statistics = jax.jit(make_statistics_step(classifier, experiment, total_steps))
         self.guard = jax.jit(make_guard_step(classifier, experiment)) if self.settings.guard_drop else None
@@ -59,14 +55,14 @@ class EpochEnd:
             batches = self.fresh_batches()
             for number in range(self.settings.average_batches):
                 batch = sharding.put_batch(next(batches), self.mesh)
-                found = self.statistics(variables, batch, self.root, jnp.int32(number))
+                found = self.statistics(variables, state.carry, batch, self.root, jnp.int32(number), state.step)
                 variables = {"params": state.average, "state": sharding.waited(found, self.mesh)}
         return variables
 
-    def pgd_accuracy(self, state: TrainState) -> float:
+    def pgd_accuracy(self, variables: dict) -> float:
         """On the first training batch, the same at the end of every epoch."""
         batch = sharding.put_batch(next(self.fresh_batches()), self.mesh)
-        return float(self.guard(state.variables, batch, self.root))
+        return float(self.guard(variables, batch, self.root))
 
     def collapse(self, rows: list[dict]) -> str:
         """Why training must end now, and without another checkpoint; '' where it need not."""
@@ -84,6 +80,17 @@ class EpochEnd:
         since = stopping.without_improvement(_history(rows, "validation", self.best_metric), self.best_mode)
         return f"{since} validations brought no better {self.best_metric}" if patience and since >= patience else ""
 
+    def ended(self, rows: list[dict], step: int) -> str:
+        """Why an earlier call ended training, whose last checkpoint is of ``step``; '' where training goes on there.
+
+        Not from training.json, which a kill may have left out.
+        """
+        guarded = [row["step"] for row in rows if row["split"] == "guard"]
+        if guarded[-2:-1] == [step] and (why := self.collapse(rows)):
+            return why
+        kept = [row for row in rows if row["step"] <= step]
+        return self.patience_is_over(kept) if step < self.total_steps else ""
+
     def learning_rate_scale(self, rows: list[dict]) -> float:
         """The factor on the learning rate of the next steps."""
         patience, factor = self.settings.plateau_patience, self.settings.plateau_factor
@@ -93,11 +100,3 @@ class EpochEnd:
 
 def _history(rows: list[dict], split: str, name: str) -> list[float]:
     return [row[name] for row in rows if row["split"] == split]
-
-
-def _best_metric(experiment: Experiment) -> str:
-    accuracies = ["accuracy"] if attack_of(experiment) is None else ["accuracy", "robust_accuracy"]
-    balanced = [f"balanced_{name}" for name in accuracies]
-    usual = (balanced if experiment.data.class_balanced else accuracies)[-1]
-    chosen = experiment.train.best_metric or usual
-    return checks.one_of("train.best_metric", chosen, ["loss", *accuracies, *balanced])

@@ -117,29 +117,32 @@ class _Training:
         with checkpoint.Checkpointer(workdirs.checkpoints(self.workdir), **options) as self.checkpointer:
             self.batches = self._make_batches()
             state, first = self._first_state()
-            ended = self._ended_early(first)
-            if not ended:
+            self.why = self.judge.ended(self.metrics.read(), first)
+            steps, timing = 0, {}
+            if not self.why:
                 self.metrics.cut_back(first)
-            done, timing = (first, {}) if ended or first >= self.total_steps else self._loop(state, first)
-        took = {"steps": done - first, "seconds": time.monotonic() - began, **timing}
-        if took["steps"]:
+                if first < self.total_steps:
+                    steps, timing = self._loop(state, first)
+        took = {"steps": steps, "seconds": time.monotonic() - began, **timing}
+        done = self.metrics.read()[-1]["step"] if self.why else first + steps
+        if self.why:
+            say(f"{self.name}: ended after {done} of {self.total_steps} steps: {self.why}")
+        if steps or (self.why and not os.path.exists(self._facts)):
             self._record(took, done)
         return took
 
-    def _ended_early(self, first: int) -> bool:
-        """Whether an earlier call ended this run before its last step, as its rules ask."""
-        path = os.path.join(self.workdir, "training.json")
-        ended = records.read_json(path).get("ended") if os.path.exists(path) else None
-        return bool(ended) and checkpoint.steps(workdirs.checkpoints(self.workdir))[-1] == first == ended["checkpoint"]
+    @property
+    def _facts(self) -> str:
+        return os.path.join(self.workdir, "training.json")
 
     def _record(self, took: dict, done: int) -> None:
         """training.json: how the weights came about, for the report; of a killed run only the last steps are timed."""
         facts = {"command": environment.command(), "hardware": environment.hardware(), "steps": done}
         timing = {"timed_steps": took["steps"], "seconds": took["seconds"]}
-        if done < self.total_steps:
-            kept = checkpoint.steps(workdirs.checkpoints(self.workdir))
-            facts["ended"] = {"why": self.why, "of_steps": self.total_steps, "checkpoint": kept[-1] if kept else 0}
-        records.write_json(os.path.join(self.workdir, "training.json"), facts | timing)
+        if self.why:
+            kept = checkpoint.steps(workdirs.checkpoints(self.workdir))[-1]
+            facts["ended"] = {"why": self.why, "of_steps": self.total_steps, "checkpoint": kept}
+        records.write_json(self._facts, facts | timing)
 
     def _first_state(self) -> tuple[TrainState, int]:
         state = self._new_state()
@@ -170,13 +173,13 @@ class _Training:
         return state._replace(carry=objective.function.start(batch, objective.spec))
 
     def _loop(self, state: TrainState, first: int) -> tuple[int, dict]:
+        """How many steps were done, and what they took."""
         settings = self.experiment.train
         step_fn, compile_seconds = self._compiled_step(state)
         scale = self._learning_rate_scale()
         began = time.monotonic()
         window: list[dict] = []
         window_began = began
-        self.why = ""
         with Progress(self.name, self.total_steps, first, self.experiment.data.batch_size) as progress:
             for done in range(first + 1, self.total_steps + 1):
                 if (done - 1) % self.replays == 0:
@@ -200,9 +203,7 @@ class _Training:
                     window_began = time.monotonic()
                 if self.why:
                     break
-        if self.why:
-            say(f"{self.name}: ended after {done} of {self.total_steps} steps: {self.why}")
-        return done, {"compile_seconds": compile_seconds, "loop_seconds": time.monotonic() - began}
+        return done - first, {"compile_seconds": compile_seconds, "loop_seconds": time.monotonic() - began}
 
     def _make_batches(self) -> data_lib.TrainBatches:
         return data_lib.train_batches(
@@ -244,18 +245,20 @@ class _Training:
     def _end_of_epoch(self, state: TrainState, done: int) -> str:
         """Validates and saves where it is time to; why training ends here, '' where it does not."""
         settings, epoch = self.experiment.train, done // self.steps_per_epoch
-        if settings.guard_drop:
-            self._write("guard", done, pgd_accuracy=self.judge.pgd_accuracy(state))
-            why = self.judge.collapse(self.metrics.read())
-            if why:
-                return why
         last = done == self.total_steps
         validates, saves = (
             last or epoch % every == 0 for every in (settings.validate_every, settings.checkpoint_every)
         )
+        # The guard goes back by one epoch, so that each must be there.
+        saves = saves or settings.guard_drop > 0
         if not (validates or saves):
             return ""
         variables, metrics, why = self.judge.kept_variables(state), {}, ""
+        if settings.guard_drop:
+            self._write("guard", done, pgd_accuracy=self.judge.pgd_accuracy(variables))
+            why = self.judge.collapse(self.metrics.read())
+            if why:
+                return why
         if validates:
             metrics = self.judge.validated(variables)
             self._write("validation", done, **metrics)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robust_saliency import attacks, averaging, losses, objectives, schedules, trainable
+from robust_saliency import attacks, averaging, losses, schedules, trainable
 from robust_saliency import data as data_lib
 from robust_saliency.config import Experiment
 from robust_saliency.models import Classifier
@@ -51,7 +51,7 @@ def make_train_step(classifier: Classifier, experiment: Experiment, transformati
     prepare = _preparation(classifier, experiment, total_steps)
 
     def step(state: TrainState, batch: dict, root: Array, scale: Array) -> tuple[TrainState, dict]:
-        batch, key, spec = prepare(state.variables, batch, root, state.step)
+        batch, key, spec = prepare(state.variables, batch, root, state.step, state.step)
 
         def loss_fn(params, carry):
             variables = {"params": params, "state": state.model_state}
@@ -76,15 +76,14 @@ def make_train_step(classifier: Classifier, experiment: Experiment, transformati
 
 
 def make_statistics_step(classifier: Classifier, experiment: Experiment, total_steps: int):
-    """``statistics(variables, batch, root, number) -> state``: BatchNorm's after a training batch, weights as they are.
+    """``statistics(variables, carry, batch, root, number, step) -> state``: BatchNorm's after a training batch.
 
-    The weights see what they are trained on, adversaries too.
+    The weights stay as they are, and see what they are trained on at ``step``, adversaries too. number: of the batch.
     """
     prepare = _preparation(classifier, experiment, total_steps)
 
-    def statistics(variables: dict, batch: dict, root: Array, number: Array) -> Any:
-        batch, key, spec = prepare(variables, batch, root, number)
-        carry = experiment.objective.function.start(batch, spec)
+    def statistics(variables: dict, carry: Any, batch: dict, root: Array, number: Array, step: Array) -> Any:
+        batch, key, spec = prepare(variables, batch, root, number, step)
         _, (state, _) = experiment.objective.function.loss(classifier, variables, carry, key, batch, spec)
         return state
 
@@ -96,7 +95,7 @@ def make_guard_step(classifier: Classifier, experiment: Experiment):
 
     FGSM, against which a network may train, does not see what it overlooks.
     """
-    steps, attack = experiment.train.guard_steps, attack_of(experiment)
+    steps, attack = experiment.train.guard_steps, experiment.attack
     step_size = 2.5 / steps * attack.threat.epsilon
     pgd = attacks.PGD(threat=attack.threat, num_steps=steps, step_size=step_size)
 
@@ -111,13 +110,16 @@ def make_guard_step(classifier: Classifier, experiment: Experiment):
 
 
 def _preparation(classifier: Classifier, experiment: Experiment, total_steps: int):
-    """``prepare(variables, batch, root, step) -> (batch, key, spec)``: what the loss of a step gets."""
+    """``prepare(variables, batch, root, number, step) -> (batch, key, spec)``: what the loss of a step gets.
+
+    number: what the keys are folded from; step: where the schedules stand.
+    """
     objective, ramps, augmentation = experiment.objective, experiment.ramps, experiment.data.augment
     replays = objective.function.replays(objective.spec)
 
-    def prepare(variables, batch, root, step):
-        key_augment = jax.random.fold_in(jax.random.fold_in(root, AUGMENT), step // replays)
-        key_perturb, key_loss = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, STEP), step))
+    def prepare(variables, batch, root, number, step):
+        key_augment = jax.random.fold_in(jax.random.fold_in(root, AUGMENT), number // replays)
+        key_perturb, key_loss = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, STEP), number))
         spec = schedules.apply(objective.spec, ramps, step / total_steps)
         batch = data_lib.augment(key_augment, data_lib.to_float(batch), augmentation)
         return objective.function.perturb(classifier, variables, key_perturb, batch, spec), key_loss, spec
@@ -128,10 +130,10 @@ def _preparation(classifier: Classifier, experiment: Experiment, total_steps: in
 def make_validation_step(classifier: Classifier, experiment: Experiment):
     """``validate(variables, batch, root) -> sums`` over the valid examples, by class ``[K]``: examples, loss, accuracy.
 
-    For an objective with an attack there is robust_accuracy too: that attack at full strength, with the same adversary
-    for an example at every epoch.
+    For an objective with an attack there are robust_loss and robust_accuracy too: cross-entropy and accuracy under that
+    attack at full strength, with the same adversary for an example at every epoch.
     """
-    attack = attack_of(experiment)
+    attack = experiment.attack
 
     def validate(variables, batch, root) -> dict[str, Array]:
         batch = data_lib.to_float(batch)
@@ -153,7 +155,9 @@ def make_validation_step(classifier: Classifier, experiment: Experiment):
         if attack is not None:
             keys = per_example_keys(jax.random.fold_in(root, VALIDATION), batch["id"])
             adversaries = attacks.run(loss_fn, keys, batch["image"], attack)
-            sums["robust_accuracy"] = by_class(losses.margin(logits_fn(adversaries), labels) < 0)
+            attacked = logits_fn(adversaries)
+            sums["robust_loss"] = by_class(losses.cross_entropy(attacked, labels))
+            sums["robust_accuracy"] = by_class(losses.margin(attacked, labels) < 0)
         return sums
 
     return validate
@@ -171,8 +175,3 @@ def validation_metrics(sums: dict) -> dict[str, float]:
         if name.endswith("accuracy"):
             means[f"balanced_{name}"] = float((values[found] / examples[found]).mean())
     return means
-
-
-def attack_of(experiment: Experiment):
-    """The attack that the objective trains against; None where it trains against none."""
-    return getattr(objectives.innermost(experiment.objective.spec), "attack", None)
