@@ -121,6 +121,8 @@ class _Training:
             steps, timing = 0, {}
             if not self.why:
                 self.metrics.cut_back(first)
+                if first:
+                    say(f"{self.name}: going on from step {first} of {self.total_steps}")
                 if first < self.total_steps:
                     steps, timing = self._loop(state, first)
         took = {"steps": steps, "seconds": time.monotonic() - began, **timing}
@@ -148,7 +150,6 @@ class _Training:
         state = self._new_state()
         saved = self.checkpointer.restore(_abstract(state.variables), _abstract(state.trainer))
         if saved is not None:
-            say(f"{self.name}: going on from step {saved.step} of {self.total_steps}")
             trainer = dict(saved.trainer)
             live = trainer.pop("live", saved.variables)
             self.batches.restore(saved.position)

@@ -243,13 +243,16 @@ def test_a_run_whose_checkpoints_are_gone_begins_anew(tmp_path, monkeypatch):
     assert "ended" not in json.loads((tmp_path / "training.json").read_text())
 
 
-def test_a_guard_that_trips_in_the_last_epoch_ends_the_run_for_good(tmp_path, monkeypatch):
+def test_a_guard_that_trips_in_the_last_epoch_ends_the_run_for_good(tmp_path, monkeypatch, capsys):
     guarded(monkeypatch, [0.9, 0.9, 0.1])
     experiment = tiny.experiment(objective=ADVERSARIAL, train={"epochs": 3, "guard_drop": 0.2})
     assert train.train(experiment, str(tmp_path))["steps"] == 12
     told = json.loads((tmp_path / "training.json").read_text())["ended"]
     assert told["checkpoint"] == 8 and told["of_steps"] == 12
+    capsys.readouterr()
     assert train.train(experiment, str(tmp_path))["steps"] == 0
+    told = capsys.readouterr().err
+    assert "ended after 12 of 12 steps" in told and "going on" not in told
     assert checkpoint.steps(tmp_path / "checkpoints") == [4, 8]
 
 
