@@ -1,6 +1,7 @@
 """Values that change during training: leaves of a spec, multiplied by a ramp of the training progress."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,9 @@ from robust_saliency.types import Scalar, spec
 class Ramp:
     """Multiplies ``fields`` by a factor that is ``start`` up to ``after`` and goes linearly to ``stop`` at ``until``.
 
-    after, until: shares of the training steps. ``until`` at or before ``after`` is a jump at ``after``; both 0 switch
-    the ramp off.
+    after, until: shares of the training steps, in [0, 1]. ``until`` at or before ``after`` is a jump at ``after``; both
+        0 switch the ramp off.
+    start, stop: factors, at least 0.
     fields: dotted paths into the objective's spec, such as 'attack.threat.epsilon'. Where wrappers stand around the
     objective the path is the same, and a wrapper's own field is 'awp.gamma'.
     """
@@ -26,6 +28,14 @@ class Ramp:
     stop: Scalar = 1.0
     after: Scalar = 0.0
     until: Scalar = 0.0
+
+    def __post_init__(self):
+        for name in ("after", "until", "start", "stop"):
+            value, is_share = getattr(self, name), name in ("after", "until")
+            # It may be an array that is being traced: a plain number alone can be compared.
+            if isinstance(value, int | float) and not 0 <= value <= (1 if is_share else math.inf):
+                expected = "a share of the training steps, in [0, 1]" if is_share else "at least 0"
+                raise ValueError(f"Ramp.{name} must be {expected}, got {value}.")
 
     @property
     def used(self) -> bool:

@@ -1,6 +1,7 @@
-"""Adversarial training (Madry et al. 2018, equation 2.1): cross-entropy on the worst images of the threat model."""
+"""Adversarial training (Madry et al. 2018, 1706.06083, equation 2.1): cross-entropy on the worst images there are."""
 
 from robust_saliency import attacks, checks, losses
+from robust_saliency.objectives.attack_checks import check_steps
 from robust_saliency.objectives.types import Objective, accuracy, mean
 from robust_saliency.types import LossFn, Scalar, spec
 
@@ -25,6 +26,7 @@ class Adversarial:
 
     def __post_init__(self):
         checks.one_of("attack_mode", self.attack_mode, ATTACK_MODES)
+        check_steps(self)
 
 
 def perturb(classifier, variables, key, batch, spec):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from robust_saliency import attacks, checks, losses
 from robust_saliency.objectives.adversarial import ATTACK_MODES
+from robust_saliency.objectives.attack_checks import check_steps
 from robust_saliency.objectives.feature_distances import FEATURE_DISTANCES
 from robust_saliency.objectives.types import Objective, accuracy, mean
 from robust_saliency.types import Scalar, spec
@@ -28,7 +29,7 @@ class Consistent:
     clean_weight: a. 0 trains on adversarial images only.
     consistency_weight: b. 0 is adversarial training with clean images.
     layers: the layers l; () = the last one whose activation is a map, such as the last block of convolutions.
-    layer_weights: w_l, one a layer; () = 1 each.
+    layer_weights: w_l, at least 0, one a layer; () = 1 each.
     feature_distance: d, averaged over examples: 'l2' the mean squared difference, 'l2_sum' its sum over the layer,
         'normalised' by the squared lengths, 'cosine'; see :mod:`robust_saliency.objectives.feature_distances`. Smaller
         activations lower the first two: with a large b they starve the classes; the last two do not reward them.
@@ -46,6 +47,7 @@ class Consistent:
     gradient_into: str = "both"
 
     def __post_init__(self):
+        check_steps(self)
         checks.one_of("target", self.target, TARGETS)
         checks.one_of("attack_mode", self.attack_mode, ATTACK_MODES)
         checks.one_of("feature_distance", self.feature_distance, FEATURE_DISTANCES)
@@ -59,6 +61,8 @@ class Consistent:
             raise ValueError(
                 f"Consistent.layer_weights must hold one number a layer, {count}, got {self.layer_weights}."
             )
+        if not all(weight >= 0 for weight in self.layer_weights):
+            raise ValueError(f"Consistent.layer_weights must be at least 0, got {self.layer_weights}.")
 
 
 def check(classifier, spec):

@@ -1,10 +1,11 @@
-"""MART (Wang et al. 2020, ICLR): adversarial training that minds examples already misclassified when clean."""
+"""MART (Wang et al., ICLR 2020, rklOg6EFwS): adversarial training that minds examples misclassified when clean."""
 
 import jax
 import jax.numpy as jnp
 
 from robust_saliency import attacks, checks, losses
 from robust_saliency.objectives.adversarial import ATTACK_MODES, adversarial
+from robust_saliency.objectives.attack_checks import check_steps
 from robust_saliency.objectives.passes import in_a_row
 from robust_saliency.objectives.types import Objective, accuracy, mean
 from robust_saliency.threat import Threat
@@ -33,6 +34,7 @@ class MART:
 
     def __post_init__(self):
         checks.one_of("attack_mode", self.attack_mode, ATTACK_MODES)
+        check_steps(self)
 
 
 def loss(classifier, variables, carry, key, batch, spec):

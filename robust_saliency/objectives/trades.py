@@ -2,6 +2,7 @@
 
 from robust_saliency import attacks, checks, losses
 from robust_saliency.objectives.adversarial import ATTACK_MODES
+from robust_saliency.objectives.attack_checks import check_start, check_steps
 from robust_saliency.objectives.passes import in_a_row
 from robust_saliency.objectives.types import Objective, accuracy, mean
 from robust_saliency.threat import Threat
@@ -13,8 +14,8 @@ class TRADES:
     """``mean CE(f(x), y) + beta mean KL(p(x) || p(x'))``, x' from ``attack`` on the same KL with p(x) held fixed.
 
     Algorithm 1, with the defaults of the authors' code for CIFAR-10; beta is the paper's 1 / lambda.
-    attack: must not start at the clean image, where the gradient of the KL is exactly zero; the authors start from
-        normal noise of deviation 0.001.
+    attack: must not start at the clean image: the KL has no gradient there to follow, and steps would be along its
+        rounding errors; the authors start from normal noise of deviation 0.001.
     attack_mode: see :class:`robust_saliency.objectives.Adversarial`.
 
     Raises ValueError for an attack that starts at the clean image.
@@ -28,12 +29,8 @@ class TRADES:
 
     def __post_init__(self):
         checks.one_of("attack_mode", self.attack_mode, ATTACK_MODES)
-        at_the_image = getattr(self.attack, "start", "") == "none" and getattr(self.attack, "init", None) is None
-        if at_the_image or isinstance(self.attack, attacks.FGSM):
-            raise ValueError(
-                f"TRADES.attack {type(self.attack).__name__} starts at the clean image, where the gradient of KL is "
-                "zero, so it would never move; expected start 'gaussian', 'sphere' or 'uniform', or fgsm_rs."
-            )
+        check_steps(self)
+        check_start(self, "kl")
 
 
 def perturb(classifier, variables, key, batch, spec):

@@ -231,6 +231,8 @@ def test_weights_are_data_and_names_are_not():
         ({"layers": ("conv4", "conv4")}, r"names a layer twice: conv4, conv4"),
         ({"layers": ("conv3", "conv4"), "layer_weights": (1.0,)}, r"one number a layer, 2, got \(1.0,\)"),
         ({"layer_weights": (1.0, 2.0)}, r"one number a layer, 1, got \(1.0, 2.0\)"),
+        ({"layer_weights": (-1.0,)}, r"Consistent\.layer_weights must be at least 0, got \(-1\.0,\)"),
+        ({"layer_weights": (float("nan"),)}, r"layer_weights must be at least 0, got \(nan,\)"),
     ],
 )
 def test_errors_of_the_spec(fields, message):

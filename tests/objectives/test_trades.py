@@ -102,14 +102,28 @@ def test_saturated_logits_give_finite_loss_and_gradient(scale):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("attack", [attacks.FGSM(), attacks.PGD(start="none"), attacks.APGD(start="none")])
-def test_an_attack_that_could_never_move_is_refused(attack):
-    with pytest.raises(ValueError, match=r"TRADES.attack \w+ starts at the clean image.*expected start 'gaussian'"):
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.FGSM(),
+        attacks.PGD(start="none"),
+        attacks.APGD(start="none"),
+        attacks.PGD(start="gaussian", start_scale=0.0),
+        attacks.APGD(start="gaussian", start_scale=0),
+    ],
+)
+def test_an_attack_without_a_gradient_to_follow_is_refused(attack):
+    message = (
+        r"TRADES.attack \w+ starts at the clean image, and kl has no gradient there to follow; expected start='gau"
+    )
+    with pytest.raises(ValueError, match=message):
         TRADES(attack=attack)
 
 
-def test_a_start_of_ones_own_is_a_start():
+def test_a_start_of_ones_own_is_a_start_and_its_scale_may_be_data():
     TRADES(attack=attacks.PGD(start="none", init=jnp.zeros((1, 2, 2, 1))))
+    TRADES(attack=attacks.PGD(start="uniform", start_scale=0.0))
+    jax.jit(lambda scale: TRADES(attack=attacks.PGD(start="gaussian", start_scale=scale)))(0.0)
 
 
 def test_errors_and_data():
