@@ -4,6 +4,8 @@ import jax
 
 from robust_saliency import attacks, checks, losses
 from robust_saliency.objectives.adversarial import ATTACK_MODES
+from robust_saliency.objectives.attack_checks import check_start, check_steps
+from robust_saliency.objectives.passes import in_a_row
 from robust_saliency.objectives.types import accuracy, mean
 from robust_saliency.types import Array, Batch, LogitsFn, LossFn, Scalar, spec
 
@@ -23,10 +25,11 @@ class DivergenceSpec:
     raises: what the adversary raises: 'divergence', the same D with f(x) held constant, or 'cross_entropy'.
     attack_mode: what BatchNorm does while maps and adversary are sought, 'eval' or 'batch', as in
         :class:`robust_saliency.objectives.Adversarial`.
-    statistics: whose batch statistics join the running ones, those of the 'clean' or of the 'adversarial' images.
+    statistics: whose batch statistics join the running ones, those of the 'clean' images alone, or 'adversarial': those
+        of the adversarial images too, after the clean ones, as in TRADES.
 
-    Raises ValueError for an attack that would never move: at x' = x the gradient of a divergence is zero, so one that
-    raises it needs a random start (of the default attack Gaussian noise of deviation 0.001, as in TRADES).
+    Raises ValueError for an attack that raises a divergence from the clean image: a divergence has no gradient there to
+    follow, so a random start is needed (of the default attack Gaussian noise of deviation 0.001, as in TRADES).
     """
 
     attack: attacks.PGD | attacks.FGSM = attacks.PGD(start="gaussian")
@@ -41,11 +44,9 @@ class DivergenceSpec:
         checks.one_of("raises", self.raises, RAISES)
         checks.one_of("attack_mode", self.attack_mode, ATTACK_MODES)
         checks.one_of("statistics", self.statistics, STATISTICS)
-        if raised(self) in losses.DIVERGENCES and _starts_clean(self.attack):
-            raise ValueError(
-                f"{type(self).__name__}.attack starts at the clean image, where {raised(self)} has no gradient, so it "
-                "would never move. Give it start='gaussian' or 'uniform', or raises='cross_entropy'."
-            )
+        check_steps(self)
+        if raised(self) in losses.DIVERGENCES:
+            check_start(self, raised(self), ", or raises='cross_entropy'")
 
 
 def raised(spec: DivergenceSpec) -> str:
@@ -63,10 +64,8 @@ def adversary_loss(logits_fn: LogitsFn, batch: Batch, spec: DivergenceSpec) -> L
 
 
 def loss(classifier, variables, carry, key, batch, spec: DivergenceSpec):
-    """Clean images and ``batch['adversarial']`` pass separately, each with its own batch statistics."""
-    clean, adversarial = (
-        classifier.apply(variables, batch[name], mode="train", key=key) for name in ("image", "adversarial")
-    )
+    """Clean images and ``batch['adversarial']`` pass separately, each with its own batch statistics and dropout."""
+    clean, adversarial = in_a_row(classifier, variables, key, batch["image"], batch["adversarial"])
     distance = mean(_divergence(clean.logits, adversarial.logits, batch, spec), batch)
     value = mean(losses.cross_entropy(clean.logits, batch["label"]), batch) + spec.divergence_weight * distance
     metrics = {
@@ -85,9 +84,3 @@ def _divergence(clean: Array, adversarial: Array, batch: Batch, spec: Divergence
     if spec.divergence == "cross_entropy":
         return losses.cross_entropy(adversarial, batch["label"])
     return losses.DIVERGENCES[spec.divergence](clean, adversarial)
-
-
-def _starts_clean(attack) -> bool:
-    if isinstance(attack, attacks.PGD | attacks.APGD):
-        return attack.start == "none" and attack.init is None
-    return isinstance(attack, attacks.FGSM)

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import special
 
 from robust_saliency import attacks, losses, models, randomness, saliency, schedules, sharding
 from robust_saliency.data.planted_lesions import PlantedLesions, generate
-from robust_saliency.objectives import SCAAT, Standard, scaat, standard
+from robust_saliency.objectives import SCAAT, TRADES, Standard, scaat, standard, trades
 from robust_saliency.schedules import Ramp
 from robust_saliency.threat import Threat
 from tests.keys import fast_key
@@ -88,6 +89,24 @@ def test_with_every_pixel_free_it_is_trades(images, rng):
     np.testing.assert_allclose(value, expected_value, rtol=1e-6)
     assert beta * metrics["divergence"] > 0.03 and metrics["changeable_share"] == 1
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient, expected)
+
+
+@pytest.mark.parametrize("statistics", ["adversarial", "clean"])
+def test_with_every_pixel_free_it_is_trades_on_a_network_with_dropout_and_batch_norm(statistics, rng):
+    classifier = models.make(models.PlainCNN(layers=("conv4", "bn", "dropout0.5", "gap")), (6, 6, 2), 3)
+    variables, batch = classifier.init(KEY), batch_of(rng.uniform(0.2, 0.8, (4, 6, 6, 2)).astype(np.float32), LABELS)
+
+    spec = SCAAT(attack=GAUSSIAN, quantile=1.0, divergence_weight=6.0, statistics=statistics)
+    made = perturbed(classifier, variables, batch, spec)
+    (value, (state, _)), gradient = value_and_gradient(scaat, classifier, variables, made, spec)
+    spec = TRADES(attack=GAUSSIAN, beta=6.0)
+    expected_made = jax.jit(lambda batch: trades.perturb(classifier, variables, KEY, batch, spec))(batch)
+    (expected, (both, _)), expected_gradient = value_and_gradient(trades, classifier, variables, expected_made, spec)
+    np.testing.assert_allclose(made["adversarial"], expected_made["adversarial"], atol=1e-6)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    chex.assert_trees_all_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+    clean = classifier.apply(variables, batch["image"], mode="train", key=KEY).state
+    chex.assert_trees_all_close(state, clean if statistics == "clean" else both, rtol=1e-5)
 
 
 @pytest.mark.parametrize("divergence", ["cross_entropy", "js", "kl", "logit_l2"])
@@ -354,8 +373,9 @@ def test_numbers_are_data_and_a_spec_that_cannot_work_is_refused():
         ({"budget": "adaptive"}, r"Unknown budget 'adaptive'.*saliency, uniform"),
         ({"strength": "flip"}, r"Unknown strength 'flip'.*fixed, until_flip"),
         ({"raises": "kl"}, r"Unknown raises 'kl'.*cross_entropy, divergence"),
-        ({"attack": attacks.FGSM()}, r"SCAAT.attack starts at the clean image.*raises='cross_entropy'"),
-        ({"attack": attacks.APGD(start="none")}, r"where kl has no gradient"),
+        ({"attack": attacks.FGSM()}, r"SCAAT.attack FGSM starts at the clean image.*raises='cross_entropy'"),
+        ({"attack": attacks.APGD(start="none")}, r"kl has no gradient there to follow"),
+        ({"attack": attacks.PGD(start="gaussian", start_scale=0.0)}, r"starts at the clean image.*above 0"),
         ({"attack": attacks.APGD(), "strength": "until_flip"}, r"need pgd with num_restarts=1.*got APGD"),
         ({"attack": attacks.PGD(keep_best=True), "renewed": True}, r"keep_best=False, got PGD"),
         ({"attack": attacks.PGD(threat=Threat(norm="l2")), "budget": "saliency"}, r"norm 'linf', got 'l2'"),
