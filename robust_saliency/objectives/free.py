@@ -3,6 +3,8 @@
 import dataclasses
 
 from robust_saliency import attacks, losses, threat
+from robust_saliency.objectives.attack_checks import check_steps
+from robust_saliency.objectives.single_step import sparsity_of
 from robust_saliency.objectives.types import Objective, accuracy, mean
 from robust_saliency.types import Scalar, spec
 
@@ -15,7 +17,8 @@ class Free:
     A batch is seen ``replays`` times in a row, so that an epoch has as many times the steps of another regime: train
     for fewer epochs.
 
-    attack: its threat model bounds d; the attack itself is only what validation tests with.
+    attack: its threat model bounds d, and in l1 its sparsity is that of the step; the attack itself is only what
+        validation tests with.
     relative_step: times epsilon; 1 as in the paper, where the norm is linf. The other norms are a reconstruction.
     """
 
@@ -24,6 +27,7 @@ class Free:
     relative_step: Scalar = 1.0
 
     def __post_init__(self):
+        check_steps(self)
         if self.replays < 1:
             raise ValueError(f"Free.replays must be at least 1, got {self.replays}.")
 
@@ -47,7 +51,8 @@ def start(batch, spec):
 def advance(carry, gradient, batch, spec):
     """Into the ball alone: the box of these images does not bind d, since the next batch has others."""
     model = spec.attack.threat
-    moved = carry + spec.relative_step * threat.radius(model, carry) * threat.steepest(gradient, model)
+    step = threat.steepest(gradient, model, **sparsity_of(spec.attack))
+    moved = carry + spec.relative_step * threat.radius(model, carry) * step
     width = model.bounds[1] - model.bounds[0]
     ball = dataclasses.replace(model, bounds=(-width, width), projection="scale_then_clip")
     return threat.project(moved, 0 * carry, ball)

@@ -6,9 +6,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import attacks, randomness, threat
+from robust_saliency import randomness, threat
 from robust_saliency.objectives.adversarial import Adversarial, adversarial
 from robust_saliency.objectives.passes import with_input_gradient
+from robust_saliency.objectives.single_step import single_step
 from robust_saliency.objectives.types import Objective, mean
 from robust_saliency.types import Array, Scalar, spec
 
@@ -20,7 +21,8 @@ class GradAlign(Adversarial):
     eta is uniform in the ball of the threat model and, as in the authors' code, not clipped to the box. An example of
     which a gradient is exactly zero does not count, also as there.
 
-    attack: whom validation attacks with, and whose threat model training takes, see :class:`FGSMRS`.
+    attack: whom validation attacks with, and whose threat model, and sparsity in l1, training takes, see
+        :class:`FGSMRS`.
     weight: the paper's lambda, 0.2 for epsilon 8/255 on CIFAR-10; it grows with epsilon.
     through_clean: the gradient in the parameters flows through grad_x CE(x) too. The paper does not say; False, as in
         the code, holds it fixed.
@@ -33,9 +35,10 @@ class GradAlign(Adversarial):
 def perturb(classifier, variables, key, batch, spec):
     """Adds ``adversarial`` images, and ``noisy`` images x + eta, to the batch."""
     key_attack, key_noise = randomness.split(key)
-    fgsm = dataclasses.replace(spec, attack=attacks.FGSM(threat=spec.attack.threat))
-    batch = adversarial.perturb(classifier, variables, key_attack, batch, fgsm)
-    no_box = dataclasses.replace(spec.attack.threat, bounds=(-math.inf, math.inf))
+    model = spec.attack.threat
+    fgsm = single_step(spec.attack, model, threat.radius(model, batch["image"]), start="none")
+    batch = adversarial.perturb(classifier, variables, key_attack, batch, dataclasses.replace(spec, attack=fgsm))
+    no_box = dataclasses.replace(model, bounds=(-math.inf, math.inf))
     return {**batch, "noisy": threat.start(key_noise, batch["image"], no_box, "uniform")}
 
 

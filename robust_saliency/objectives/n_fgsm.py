@@ -4,6 +4,7 @@ import dataclasses
 
 from robust_saliency import attacks, threat
 from robust_saliency.objectives.adversarial import Adversarial, adversarial, attacked_loss
+from robust_saliency.objectives.single_step import single_step
 from robust_saliency.objectives.types import Objective
 from robust_saliency.types import Scalar, spec
 
@@ -16,7 +17,8 @@ class NFGSM(Adversarial):
     projected onto the ball of epsilon, so that it may leave the threat model. Algorithm 1 with the authors' defaults,
     linf; in other norms (ours) noise and step are those of the norm.
 
-    attack: whom validation attacks with, inside the threat model, and whose threat model gives epsilon, norm and mask.
+    attack: whom validation attacks with, inside the threat model, and whose threat model gives epsilon, norm and mask;
+        so does its sparsity that of the step in l1.
     """
 
     relative_step: Scalar = 1.0
@@ -30,7 +32,7 @@ def perturb(classifier, variables, key, batch, spec):
     noisy = threat.start(key, images, _of_radius(model, spec.relative_noise * epsilon), "uniform")
     # A ball that holds every noise with every step: the projection only clips to the box.
     reach = _of_radius(model, (spec.relative_noise + spec.relative_step) * epsilon)
-    step = attacks.PGD(threat=reach, step_size=spec.relative_step * epsilon, num_steps=1, init=noisy)
+    step = single_step(spec.attack, reach, spec.relative_step * epsilon, init=noisy)
     loss_fn = attacked_loss(classifier, variables, batch, spec)
     return {**batch, "adversarial": attacks.run(loss_fn, key, images, step)}
 

@@ -72,6 +72,16 @@ def test_in_l2_the_step_is_along_the_gradient(images):
     np.testing.assert_allclose(carry, EPSILON * rise / length, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("sparsity", "count"), [(0.01, 1), (0.75, 3)])
+def test_in_l1_the_step_is_as_sparse_as_those_of_the_attack(images, sparsity, count):
+    rise = np.random.default_rng(1).normal(size=images.shape).astype(np.float32)
+    attack = attacks.PGD(threat=Threat(norm="l1", epsilon=EPSILON), sparsity=sparsity)
+    batch, spec = batch_of(images), Free(attack=attack)
+    carry = jax.jit(free.advance)(free.start(batch, spec), jnp.asarray(rise), batch, spec)
+    chosen = (np.argsort(np.argsort(-np.abs(rise.reshape(6, 4)))) < count).reshape(rise.shape)
+    np.testing.assert_allclose(carry, EPSILON / count * np.sign(rise) * chosen, rtol=1e-5)
+
+
 def test_a_step_makes_one_forward_and_one_backward_pass(images, w):
     """Counted in the program, with a marker on the way of the images into the network."""
 

@@ -133,6 +133,21 @@ def test_weight_and_epsilon_are_data():
     assert sorted(jax.tree.leaves(spec)) == [0.0, EPSILON, 0.25]
 
 
+@pytest.mark.parametrize("name", [name for name, (Spec, _) in OBJECTIVES.items() if hasattr(Spec(), "attack")])
+def test_an_attack_of_no_steps_trains_against_nothing_and_is_refused(name):
+    Spec, _ = OBJECTIVES[name]
+    with pytest.raises(ValueError, match=rf"{Spec.__name__}\.attack\.num_steps must be at least 1, got 0"):
+        Spec(attack=attacks.PGD(num_steps=0, start="gaussian"))
+
+
+def test_an_attack_of_a_negative_length_is_refused_where_it_is_a_plain_number():
+    with pytest.raises(ValueError, match=r"PGD\.start_scale must be at least 0, got -1\.0"):
+        attacks.PGD(start="gaussian", start_scale=-1.0)
+    with pytest.raises(ValueError, match=r"FGSMRS\.relative_step must be at least 0, got -1\.25"):
+        attacks.FGSMRS(relative_step=-1.25)
+    jax.jit(lambda n: (attacks.PGD(start_scale=n), attacks.FGSMRS(relative_step=n)))(-1.0)
+
+
 def test_errors_of_the_spec():
     with pytest.raises(
         ValueError, match=r"Unknown attack_mode 'evaluate'\. Did you mean 'eval'\? Choices: batch, eval"

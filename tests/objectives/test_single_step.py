@@ -9,9 +9,8 @@ import pytest
 from scipy import special
 
 from robust_saliency import attacks, randomness, threat
-from robust_saliency.objectives import FGSMRS, NFGSM, Adversarial, adversarial, fgsm_rs, n_fgsm
+from robust_saliency.objectives import FGSMRS, NFGSM, OBJECTIVES, Adversarial, adversarial, fgsm_rs, n_fgsm
 from robust_saliency.threat import Threat
-from robust_saliency.train_step import attack_of
 from tests import tiny
 from tests.objectives import smooth_net
 from tests.objectives.linear_net import CLASSES, EPSILON, LABELS, MODEL, SHAPE, batch_of, variables
@@ -83,6 +82,25 @@ def test_n_fgsm_in_other_norms_stays_within_noise_and_step(norm, w, key, images)
     assert (size <= 3 * EPSILON * (1 + 1e-5)).all() and size.max() > EPSILON
 
 
+@pytest.mark.parametrize(("sparsity", "count"), [(0.01, 1), (0.75, 3)])
+@pytest.mark.parametrize("name", ["fgsm_rs", "grad_align", "n_fgsm"])
+def test_in_l1_the_step_is_as_sparse_as_those_of_the_attack(name, sparsity, count, w, key, images):
+    """A step changes ``count`` of the 4 values of an image, by epsilon / count each."""
+    Spec, objective = OBJECTIVES[name]
+    model, batch = Threat(norm="l1", epsilon=EPSILON, bounds=(-9.0, 9.0)), batch_of(images)
+    fields = {} if name == "grad_align" else {"relative_step": 1.0}
+    spec = Spec(attack=attacks.PGD(threat=model, sparsity=sparsity), **fields)
+    found = jax.jit(lambda v: objective.perturb(MODEL, v, key, batch, spec))(variables(w))["adversarial"]
+    radius = {"fgsm_rs": EPSILON, "grad_align": 0.0, "n_fgsm": 2 * EPSILON}[name]
+    start = threat.start(key, batch["image"], dataclasses.replace(model, epsilon=radius), "uniform")
+    slope = (special.softmax(start.reshape(6, -1) @ w, -1) - np.eye(CLASSES)[LABELS]) @ w.T
+    chosen = np.argsort(np.argsort(-np.abs(slope))) < count
+    expected = start + EPSILON / count * np.reshape(chosen * np.sign(slope), SHAPE).astype(np.float32)
+    if name == "fgsm_rs":
+        expected = threat.project(expected, batch["image"], model)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_epsilon_of_each_example(images, w, key):
     epsilon = jnp.array([0.0, 0.01, 0.02, 0.03, 0.04, 0.05])
     attack = attacks.PGD(threat=Threat(epsilon=epsilon))
@@ -103,7 +121,7 @@ def test_validation_attacks_with_several_steps_inside_the_same_threat_model(name
     """Accuracy against the one step of training would hide catastrophic overfitting."""
     ramp = {"epsilon": {"until": 0.4}}
     experiment = tiny.experiment(objective={"name": name, "attack": {"epsilon": 0.05}}, schedules=ramp)
-    attack = attack_of(experiment)
+    attack = experiment.attack
     assert isinstance(attack, attacks.PGD) and attack.num_steps == 7
     assert attack.threat.epsilon == 0.05 and attack.step_size == pytest.approx(2.5 / 7 * 0.05)
     trained = tiny.experiment(objective={"name": name, "attack": {"name": "fgsm", "epsilon": 0.05}}).objective.spec
