@@ -355,3 +355,41 @@ def test_an_objective_is_pure_finite_and_ignores_padding(name, classifier, batch
     padded = {field: value.at[3].set(jnp.zeros_like(value[3])) for field, value in of_examples.items()}
     padded |= {} if weights is None else {"weight_perturbation": weights}
     chex.assert_trees_all_close(value_and_gradient(variables["params"], padded)[1], gradient, atol=1e-6)
+
+
+def scaled(tree, factor):
+    return jax.tree.map(lambda leaf: factor * leaf, tree)
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVE_ROWS, *WRAPPER_ROWS])
+def test_an_objective_is_traced_once_and_the_order_of_the_batch_does_not_count(name, classifier, batch, key):
+    """A whole step, with one key an example: each adversary, mask or guide follows its example wherever that stands."""
+    (objective, spec), variables = row_of(name), classifier.init(key)
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def step(params, carry, keys, batch, spec):
+        given = {**variables, "params": params}
+        perturbed = objective.perturb(classifier, given, keys, batch, spec)
+
+        def loss(params, carry):
+            return objective.loss(classifier, {**variables, "params": params}, carry, key, perturbed, spec)
+
+        (value, (state, _)), (slope, along) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, carry)
+        of_weights = perturbed.pop("weight_perturbation", ())
+        return (value, state, slope, of_weights), (perturbed, objective.advance(carry, along, perturbed, spec))
+
+    keys, order = randomness.per_example_keys(key, batch["id"]), jnp.array([2, 0, 3, 1])
+    carry = jax.tree.map(lambda leaf: leaf + 0.01 * batch["image"], objective.start(batch, spec))
+    whole, examples = step(variables["params"], carry, keys, batch, spec)
+    turned_carry, turned_keys, turned_batch = jax.tree.map(lambda leaf: leaf[order], (carry, keys, batch))
+    turned, turned_examples = step(variables["params"], turned_carry, turned_keys, turned_batch, spec)
+    chex.assert_trees_all_close(turned, whole, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(turned_examples, jax.tree.map(lambda leaf: leaf[order], examples), atol=1e-5)
+    # Other weights, images and numbers, epsilon too: each counts, and none is a new trace.
+    others, dimmed = scaled(variables["params"], 0.9), {**batch, "image": batch["image"] / 2}
+    assert step(others, carry, keys, batch, spec)[0][0] != whole[0]
+    assert step(variables["params"], carry, keys, dimmed, spec)[0][0] != whole[0]
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(step(variables["params"], carry, keys, batch, scaled(spec, 0.5)), (whole, examples))

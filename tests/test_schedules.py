@@ -38,6 +38,26 @@ def test_only_a_ramp_with_a_length_or_a_jump_is_used():
     assert [schedules.Ramp(**fields).used for fields in ({}, {"until": 0.1}, {"after": 0.1})] == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"until": 40.0}, r"Ramp\.until must be a share of the training steps, in \[0, 1\], got 40\.0"),
+        ({"until": -0.4}, r"Ramp\.until must be a share.*got -0\.4"),
+        ({"after": 1.5}, r"Ramp\.after must be a share.*got 1\.5"),
+        ({"start": -3.0, "until": 1.0}, r"Ramp\.start must be at least 0, got -3\.0"),
+        ({"stop": float("nan")}, r"Ramp\.stop must be at least 0, got nan"),
+    ],
+)
+def test_a_ramp_out_of_range_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        schedules.Ramp(**fields)
+
+
+def test_a_ramp_may_be_data():
+    factor = jax.jit(lambda ramp: schedules.apply(SPEC, [ramp], 0.25).attack.threat.epsilon / 0.5)
+    assert factor(schedules.Ramp(fields=EPSILON, until=0.5)) == 0.5
+
+
 def test_a_path_is_the_same_through_wrappers_and_a_wrappers_own_begins_with_its_name():
     assert epsilon_at([0.25], NESTED, until=0.5) == [0.25]
     ramp = schedules.Ramp(fields=("awp.gamma", "clean_mix.clean_weight"), until=1.0)
@@ -53,8 +73,9 @@ def test_a_path_is_the_same_through_wrappers_and_a_wrappers_own_begins_with_its_
     [
         ("attack.threat.epsilonn", r"Unknown field of Threat 'epsilonn'\. Did you mean 'epsilon'"),
         ("awp.gama", r"Unknown field of AWP 'gama'\. Did you mean 'gamma'"),
-        ("awp", r"Unknown field of AWP ''\. Choices: gamma\."),
-        ("awp.inner", r"Unknown field of AWP 'inner'\. Choices: gamma\."),
+        ("awp", r"Unknown field of AWP ''\. Choices: gamma, trainable\."),
+        ("awp.inner", r"Unknown field of AWP 'inner'\. Choices: gamma, trainable\."),
+        ("awp.trainable", r"'trainable' of AWP is no number"),
         ("adaptive_epsilon.factor", r"Unknown field of Adversarial 'adaptive_epsilon'"),
         ("attack", r"'attack' of Adversarial is no number that can change during training"),
         ("attack.threat.norm", r"'norm' of Threat is no number"),

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from robust_saliency import attacks, config, models, train, train_step
+from robust_saliency import attacks, config, models, randomness, train
 from robust_saliency.objectives import (
     AWP,
     WRAPPERS,
@@ -108,6 +108,42 @@ def test_awp_of_gamma_zero_is_none(images, params, key):
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(wrapped[0].pop("weight_perturbation")))
     chex.assert_trees_all_equal(wrapped[0], plain[0])
     chex.assert_trees_all_close(wrapped[1:], plain[1:], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("pattern", ["^params/hidden/", "^params/logits"])
+def test_awp_attacks_none_of_the_weights_that_are_frozen(images, params, key, pattern):
+    spec = AWP(inner=INNER, gamma=0.2, trainable=(pattern,))
+    perturbed, (value, _), _ = run(awp(adversarial), spec, params, batch_of(images), key)
+    adversary = worst(images, params)
+    v = moved_by_hand(adversary, params, 0.2)
+    frozen = "logits" if "hidden" in pattern else "hidden"
+    v[frozen] = jax.tree.map(np.zeros_like, params[frozen])
+    near(perturbed["weight_perturbation"], v, 2e-6)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(perturbed["weight_perturbation"][frozen]))
+    np.testing.assert_allclose(value, cross_entropy(adversary, jax.tree.map(np.add, params, v)).mean(), rtol=1e-5)
+
+
+def test_patterns_that_cannot_be_are_refused(images, params, key):
+    with pytest.raises(ValueError, match=r"AWP\.trainable must be a tuple of patterns, got the string '\^params'"):
+        AWP(trainable="^params")
+    with pytest.raises(ValueError, match=r"AWP\.trainable '\(' is no regular expression"):
+        AWP(trainable=("(",))
+    with pytest.raises(
+        ValueError, match=r"'conv9' matches no parameter\. Parameters lie in params/hidden, params/logits"
+    ):
+        run(awp(adversarial), AWP(inner=INNER, trainable=("conv9",)), params, batch_of(images), key)
+
+
+def test_awp_with_one_key_an_example_depends_on_the_keys_and_not_on_their_order(rng, key):
+    """The pass that the weights are attacked on has dropout, whose draw is that of all keys together."""
+    net = models.make(models.PlainCNN(layers=("conv2", "dropout0.5", "gap")), (6, 6, 1), 3)
+    batch = batch_of(rng.random((6, 6, 6, 1), np.float32))
+    variables = net.init(key)
+    perturb = jax.jit(lambda keys: awp(standard).perturb(net, variables, keys, batch, AWP(inner=Standard())))
+    keys, others = (randomness.per_example_keys(key, jnp.arange(6) + first) for first in (0, 1))
+    one, turned, other = (perturb(each)["weight_perturbation"] for each in (keys, keys[::-1], others))
+    chex.assert_trees_all_equal(one, turned)
+    assert np.abs(one["logits"]["kernel"] - other["logits"]["kernel"]).max() > 1e-4
 
 
 def test_which_tensors_awp_attacks():
@@ -335,11 +371,11 @@ def test_a_config_names_wrappers_inside_out():
     assert (type(spec), spec.clean_weight) == (CleanMix, 0.1)
     assert (type(spec.inner), spec.inner.gamma, type(spec.inner.inner)) == (AWP, 0.02, AdaptiveEpsilon)
     assert innermost(spec) == parsed(**fields).objective.spec
-    assert train_step.attack_of(experiment) == innermost(spec).attack
+    assert experiment.attack == innermost(spec).attack
     assert experiment.ramps == parsed(**fields).ramps, "dotted paths are the same with wrappers"
     assert type(parsed("clean_mix", "awp").objective.spec.inner) is CleanMix
     assert config.parse(experiment.plain) == experiment
-    assert train_step.attack_of(tiny.experiment(objective={"wrappers": ["awp"]})) is None
+    assert tiny.experiment(objective={"wrappers": ["awp"]}).attack is None
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import randomness
+from robust_saliency import checks, randomness, trainable
 from robust_saliency.objectives.adversarial import Adversarial
 from robust_saliency.objectives.types import Objective
 from robust_saliency.objectives.wrappers.nesting import Inner, refuse_carry, wrapped
-from robust_saliency.types import Array, Scalar, spec
+from robust_saliency.types import Array, Key, Scalar, spec
 
 # Tensors that belong to a layer's offset or normalisation, however many axes they have.
 NOT_WEIGHTS = ("bias", "scale")
@@ -25,6 +25,8 @@ class AWP:
     the whole tensor; v = 0 where g is 0. Weights are tensors of more than one axis that are not named bias or scale:
     no BatchNorm, no bias. The pass that g is of is in mode 'train', and its batch statistics are dropped.
 
+    trainable: patterns on parameter names, of which those that match alone are attacked; () = all. Should equal
+        ``train.trainable``: the loss at other values of a frozen weight is of no network that training can reach.
     gamma: 0 = none. The authors' code has 0.01 for adversarial training, and 0.005 for TRADES from the tenth epoch on;
         such a warm-up is ``config.schedules.awp.after``.
 
@@ -33,8 +35,15 @@ class AWP:
 
     inner: Inner = Adversarial()
     gamma: Scalar = 0.01
+    trainable: tuple[str, ...] = ()
 
     wrapper = "awp"
+
+    def __post_init__(self):
+        if isinstance(self.trainable, str):
+            raise ValueError(f"AWP.trainable must be a tuple of patterns, got the string {self.trainable!r}.")
+        for pattern in self.trainable:
+            checks.regular_expression("AWP.trainable", pattern)
 
 
 @functools.cache
@@ -48,12 +57,13 @@ def awp(inner: Objective) -> Objective:
     def perturb(classifier, variables, key, batch, spec):
         """Adds ``weight_perturbation``, v, a tree like the parameters."""
         batch = inner.perturb(classifier, variables, key, batch, spec.inner)
+        key_pass = randomness.fold_in(_of_the_batch(key), _PASS)
 
         def value(params):
             given = {**variables, "params": params}
-            return inner.loss(classifier, given, (), randomness.fold_in(key, _PASS), batch, spec.inner)[0]
+            return inner.loss(classifier, given, (), key_pass, batch, spec.inner)[0]
 
-        gradient = jax.grad(value)(variables["params"])
+        gradient = _of_trained(jax.grad(value)(variables["params"]), spec.trainable)
         v = worst_weights(variables["params"], gradient, spec.gamma)
         return {**batch, "weight_perturbation": jax.lax.stop_gradient(v)}
 
@@ -76,6 +86,20 @@ def worst_weights(params: Any, gradient: Any, gamma: Scalar) -> Any:
         return gamma * _norm(w) * scaled / jnp.where(largest > 0, _norm(scaled), 1)
 
     return jax.tree_util.tree_map_with_path(perturbation, params, gradient)
+
+
+def _of_trained(gradient: Any, patterns: tuple[str, ...]) -> Any:
+    """``gradient`` where a parameter is trained, and 0 elsewhere."""
+    labels = trainable.labels(gradient, patterns)
+    return jax.tree.map(lambda g, label: g if label == trainable.TRAINED else jnp.zeros_like(g), gradient, labels)
+
+
+def _of_the_batch(key: Key) -> Key:
+    """One key; of one an example the sum of their bits, which does not depend on the order of the examples."""
+    if not randomness.is_per_example(key):
+        return key
+    bits = jax.random.key_data(key)
+    return jax.random.wrap_key_data(jnp.sum(bits, axis=0, dtype=bits.dtype), impl=jax.random.key_impl(key))
 
 
 def _norm(values: Array) -> Array:
