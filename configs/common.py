@@ -33,7 +33,7 @@ def attack(**changes) -> ConfigDict:
     config = ConfigDict()
     config.name = "pgd"  # pgd, fgsm, fgsm_rs, apgd, 'package.module:name'; in an evaluation more, see evaluated_attack
     config.norm = "linf"  # linf, l2 or l1
-    config.epsilon = placeholder(float)  # radius in pixels, which lie in [0, 1]; in linf 4/255 unless given
+    config.epsilon = 4 / 255  # radius in pixels, which lie in [0, 1]
     config.projection = "exact"  # exact, or scale_then_clip as in published L2 recipes
     config.num_steps = 7
     config.step_size = placeholder(float)  # pixels; or else
@@ -278,6 +278,7 @@ def _objective() -> ConfigDict:
     config.attacked = "outside"  # lesion_mask_control: outside or inside the TRUE lesion mask
     config.wrappers = ()  # around the objective, the first innermost, as "('awp','clean_mix')"
     config.awp = ConfigDict({"gamma": 0.01})  # weights attacked within gamma times their norm
+    config.awp.trainable = ()  # regular expressions on their names; () = those that train
     config.clean_mix = ConfigDict({"clean_weight": 0.5})  # share of cross-entropy on clean images
     config.adaptive_epsilon = _adaptive_epsilon()
     return config
@@ -332,7 +333,7 @@ def _train() -> ConfigDict:
     config.checkpoint_every = 5  # epochs; of this and validate_every one is a multiple of the other
     config.keep_last = 2  # checkpoints
     config.keep_best = 1
-    # accuracy, robust_accuracy, loss; '' = robust_accuracy if there is an attack, else accuracy
+    # accuracy, loss, robust_accuracy, robust_loss; '' = robust_accuracy if there is an attack, else accuracy
     config.best_metric = ""
     config.log_every = 10  # steps
     config.trainable = ()  # regular expressions on names such as params/conv1/kernel; () = all parameters

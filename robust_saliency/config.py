@@ -216,7 +216,8 @@ def _parse(plain: dict) -> Experiment:
     section = {name: _section(plain, name, "config") for name in SECTIONS - {"title", "description", "seed", "phases"}}
     data = build(DataSpec, section["data"], "config.data")
     model = choose("model", models.MODELS, section["model"], "config.model")
-    objective = objective_of(section["objective"])
+    train = build(Train, section["train"], "config.train")
+    objective = objective_of(section["objective"], train.trainable)
     return Experiment(
         plain=plain,
         seed=convert(plain.get("seed", 0), int, "config.seed"),
@@ -226,7 +227,7 @@ def _parse(plain: dict) -> Experiment:
         objective=objective,
         ramps=_ramps(section["schedules"], objective.spec),
         optimizer=build(optimizer.Optimizer, section["optimizer"], "config.optimizer"),
-        train=build(Train, section["train"], "config.train"),
+        train=train,
         evaluation=_evaluation(section["evaluation"]),
         init_from=build(InitFrom, section["init_from"], "config.init_from"),
         benchmark=_benchmark(section["benchmark"]),

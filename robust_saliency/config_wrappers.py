@@ -1,7 +1,7 @@
 """What stands around an objective: ``config.objective.wrappers`` and a section for each wrapper."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from robust_saliency import checks
 from robust_saliency.config_fields import Method, build, choose, convert, fields_of, known_field
@@ -10,11 +10,15 @@ from robust_saliency.objectives import OBJECTIVES, WRAPPERS
 WHERE = "config.objective"
 
 
-def objective_of(section: Mapping) -> Method:
-    """The objective that ``section`` names, inside the wrappers that it names, the first innermost."""
+def objective_of(section: Mapping, trained: Sequence[str] = ()) -> Method:
+    """The objective that ``section`` names, inside the wrappers that it names, the first innermost.
+
+    trained: the patterns of the parameters that train, whose weights ``awp`` attacks unless it names others.
+    """
     own = {name: value for name, value in section.items() if name != "wrappers" and name not in WRAPPERS}
     method = choose("objective", OBJECTIVES, own, WHERE)
     settings = {name: _settings(name, section.get(name)) for name in WRAPPERS}
+    settings["awp"]["trainable"] = settings["awp"].get("trainable") or list(trained)
     names = convert(section.get("wrappers") or (), tuple[str, ...], f"{WHERE}.wrappers")
     for place, name in enumerate(names):
         _, wrap = checks.lookup(f"wrapper in {WHERE}.wrappers", name, WRAPPERS)

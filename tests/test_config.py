@@ -128,7 +128,7 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
         ),
         (
             {"objective": {"name": "adversarial", "attack": {"norm": "l2"}}},
-            r"config.objective.attack.epsilon: in norm 'l2' it is the length .* 0.5; none was given",
+            r"config.objective.attack.epsilon: in norm 'l2' it is the length .* 0.5; got 0.0157, a radius for linf",
         ),
         (
             {"evaluation": {"attacks": {"linf": {"norm": "l1"}}}},
@@ -345,3 +345,9 @@ def test_the_benchmark_has_an_attack_of_its_own():
     benchmark = parsed(benchmark={"attack": {"name": "fgsm", "epsilon": 0.1}, "repetitions": 1}).benchmark
     assert benchmark.attack.spec == attacks.FGSM(threat=attacks.PGD().threat.__class__(epsilon=0.1))
     assert (benchmark.repetitions, benchmark.batch_size) == (1, 128)
+
+
+@pytest.mark.parametrize(("own", "expected"), [((), ("^params/logits",)), (("conv1",), ("conv1",))])
+def test_awp_attacks_the_weights_that_train_unless_it_names_others(own, expected):
+    objective = {"name": "adversarial", "wrappers": ["awp"], "awp": {"trainable": own}}
+    assert parsed(objective=objective, train={"trainable": ["^params/logits"]}).objective.spec.trainable == expected
