@@ -70,7 +70,7 @@ def _row(name: str, robust: np.ndarray, groups: np.ndarray | None, about: Mappin
     return {
         "name": name,
         "words": words(name, about["budget"]),
-        "share": numbers.plain(float(robust.mean())),
+        "share": numbers.share(float(robust.mean())),
         "interval": numbers.interval(*interval(robust, groups)),
         "count": f"{robust.sum()} of {len(robust)}",
         "passes": "" if passes is None else f"{passes[0]:.0f} + {passes[1]:.0f}",
