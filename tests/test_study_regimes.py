@@ -45,9 +45,8 @@ def convolutions_of_a_step(experiment) -> int:
     return convolutions(jax.make_jaxpr(gradient)(variables, batch).jaxpr)
 
 
-@pytest.fixture(scope="module")
-def runs():
-    plain = config.to_plain(study_regimes.get_config())
+def runs_of(data_set):
+    plain = config.to_plain(study_regimes.get_config(data_set))
     plain["study"]["seeds"] = 1
     return {label: experiment for (label, *_), experiment in study.parse(plain)}
 
@@ -58,8 +57,10 @@ def spent(experiment):
     return [(part.train.epochs, convolutions_of_a_step(part)) for part in parts]
 
 
-def test_every_run_costs_as_much_as_the_standard_one_and_no_more(runs):
+@pytest.mark.parametrize("data_set", ["planted_lesions", "ham10000"])
+def test_every_run_costs_as_much_as_the_standard_one_and_no_more(data_set):
     """A pass of an attack needs no gradient in the weights, so the adversarial runs compute a little less."""
+    runs = runs_of(data_set)
     standard = sum(epochs * count for epochs, count in spent(runs["standard"]))
     shares = {label: sum(e * n for e, n in spent(run)) / standard for label, run in runs.items()}
     assert shares["standard"] == 1
