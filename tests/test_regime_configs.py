@@ -66,3 +66,14 @@ def test_every_objective_has_a_config():
 def test_a_data_set_that_is_not_there(name, message):
     with pytest.raises(ValueError, match=message):
         data_sets.begin(name)
+
+
+@pytest.mark.parametrize("regime", ["fgsm_rs", "scaat", "trades"])
+def test_fields_set_on_top_of_a_config_reach_its_last_phase(regime):
+    built = importlib.import_module(f"configs.regimes.{regime}").get_config()
+    built.objective.attack.epsilon = 0.1
+    built.train.epochs = 3
+    experiment = config.parse(built)
+    assert (experiment.objective.spec.attack.threat.epsilon, experiment.train.epochs) == (0.1, 3)
+    ((_, start),) = experiment.phases
+    assert (start.objective.name, start.train.epochs) == ("standard", 16)

@@ -29,9 +29,32 @@ def begin(data_set: str, regime: str, description: str) -> tuple[ConfigDict, Set
 
 
 def after_standard(config: ConfigDict, setting: Setting, objective: Mapping, **train) -> ConfigDict:
-    """Standard training, then ``objective``."""
-    config.phases = (common.phase("standard"), phase(setting, "regime", objective, **train))
+    """``objective``, in a phase that begins with standard training."""
+    start = standard_phase(config)
+    teach(config, setting, objective, **train)
+    config.phases = (start, common.phase("regime"))
     return config
+
+
+def standard_phase(config: ConfigDict) -> ConfigDict:
+    """What ``config`` is before a regime is written into it; the last phase of a config is what it says itself."""
+    kept = {name: config.optimizer[name] for name in ("name", "schedule", "learning_rate", "weight_decay")}
+    train = {name: config.train[name] for name in ("epochs", "validate_every", "checkpoint_every")}
+    objective = {"name": "standard", "wrappers": (), "label_smoothing": 0.0}
+    schedules = {"epsilon": {"until": 0.0}}
+    return common.phase(
+        "standard", objective=objective, optimizer=kept, schedules=schedules, train={**WHOLE_NETWORK, **train}
+    )
+
+
+def teach(config: ConfigDict, setting: Setting, objective: Mapping, **changes) -> None:
+    """Writes the settings of :func:`phase` into ``config`` itself, as its last phase."""
+    for name, section in phase(setting, "", objective, **changes).overrides.items():
+        config[name].update(section)
+
+
+# What a last phase may narrow and an earlier one does not.
+WHOLE_NETWORK = {"trainable": (), "batch_norm": "train", "guard_drop": 0.0}
 
 
 def phase(setting: Setting, label: str, objective: Mapping, learning_rate=3e-3, **train) -> ConfigDict:
@@ -41,7 +64,7 @@ def phase(setting: Setting, label: str, objective: Mapping, learning_rate=3e-3, 
         objective=objective,
         optimizer={"schedule": "cosine", "learning_rate": learning_rate},
         schedules=ramp(objective.get("attack")),
-        train={"epochs": setting.epochs, "validate_every": 1, "checkpoint_every": 1} | train,
+        train={**WHOLE_NETWORK, "epochs": setting.epochs, "validate_every": 1, "checkpoint_every": 1, **train},
     )
 
 

@@ -16,10 +16,8 @@ def get_config(data_set="planted_lesions"):
         "robust, then fine-tuned",
         "Trained on the worst images, then on clean ones at a small learning rate.",
     )
-    robust = {"name": "adversarial", "attack": regimes.linf(setting)}
-    config.phases = (
-        common.phase("standard"),
-        regimes.phase(setting, "robust", robust),
-        regimes.phase(setting, "tuned", {"name": "standard"}, learning_rate=3e-4),
-    )
+    start = regimes.standard_phase(config)
+    robust = regimes.phase(setting, "robust", {"name": "adversarial", "attack": regimes.linf(setting)})
+    regimes.teach(config, setting, {"name": "standard"}, learning_rate=3e-4)
+    config.phases = (start, robust, common.phase("tuned"))
     return config

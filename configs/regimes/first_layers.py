@@ -17,10 +17,8 @@ def get_config(data_set="planted_lesions"):
         "The first layers of a robust network, and later ones trained on clean images.",
     )
     later = regimes.LATER_LAYERS[config.model.name]
-    robust = {"name": "adversarial", "attack": regimes.linf(setting)}
-    config.phases = (
-        common.phase("standard"),
-        regimes.phase(setting, "robust", robust),
-        regimes.phase(setting, "tuned", {"name": "standard"}, learning_rate=3e-4, trainable=later, batch_norm="frozen"),
-    )
+    start = regimes.standard_phase(config)
+    robust = regimes.phase(setting, "robust", {"name": "adversarial", "attack": regimes.linf(setting)})
+    regimes.teach(config, setting, {"name": "standard"}, learning_rate=3e-4, trainable=later, batch_norm="frozen")
+    config.phases = (start, robust, common.phase("tuned"))
     return config

@@ -22,21 +22,23 @@ def get_config(data_set="planted_lesions"):
         "A head, a robust network, and then its later layers tuned on clean images.",
     )
     config.evaluation.step = "best"  # of the validation loss that patience watches
-    robust = {"name": "adversarial", "attack": regimes.margeloiu_attack(setting)}
+    config.objective.attack.update(regimes.margeloiu_attack(setting))
+    last = _settings(1e-5, "loss", trainable=regimes.LATER_LAYERS[config.model.name], batch_norm="frozen")
+    for name, section in last.items():
+        config[name].update(section)
     config.phases = (
-        _phase("head", 1e-3, "loss", epochs=10, trainable=("^params/logits",)),
-        _phase("robust", 3e-4, "robust_loss", objective=robust),
-        _phase("tuned", 1e-5, "loss", trainable=regimes.LATER_LAYERS[config.model.name], batch_norm="frozen"),
+        common.phase("head", **_settings(1e-3, "loss", epochs=10, trainable=("^params/logits",))),
+        common.phase("robust", objective={"name": "adversarial"}, **_settings(3e-4, "robust_loss")),
+        common.phase("tuned"),
     )
     return config
 
 
-def _phase(label, learning_rate, best_metric, epochs=EPOCHS, objective=None, **train):
-    return common.phase(
-        label,
-        objective=objective or {"name": "standard"},
-        optimizer={"name": "adam", "schedule": "constant", "learning_rate": learning_rate, "weight_decay": 5e-4},
-        train={
+def _settings(learning_rate, best_metric, epochs=EPOCHS, **train):
+    return {
+        "optimizer": {"name": "adam", "schedule": "constant", "learning_rate": learning_rate, "weight_decay": 5e-4},
+        "train": {
+            **regimes.WHOLE_NETWORK,
             "epochs": epochs,
             "validate_every": 1,
             "checkpoint_every": 1,
@@ -44,6 +46,6 @@ def _phase(label, learning_rate, best_metric, epochs=EPOCHS, objective=None, **t
             "patience": 10,
             "plateau_patience": 5,
             "plateau_factor": 0.1,
-        }
-        | train,
-    )
+            **train,
+        },
+    }
