@@ -106,6 +106,13 @@ def known_finite(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be finite, got {value}.")
 
 
+def known_positive(name: str, value: Any) -> None:
+    """Raises ValueError for a number or an array that is known not to be above 0."""
+    known = _known(value)
+    if known is not None and not (known > 0).all():
+        raise ValueError(f"{name} must be above 0, got {value}.")
+
+
 def several_starts(where: str, spec: Any) -> None:
     """Raises ValueError for restarts that would all be the same run."""
     if spec.num_restarts > 1 and (spec.start == "none" or spec.init is not None) and not spec.eot_samples:

@@ -79,6 +79,7 @@ STANDARD_IN_PURE = {
     "difflib",
     "functools",
     "importlib",
+    "inspect",
     "itertools",
     "math",
     "re",
