@@ -21,19 +21,20 @@ from robust_saliency.threat import Threat
 RANGES = {
     "after": (0, 1), "average_batches": (1, None), "average_decay": (0, 1), "batch_size": (1, None), "beta": (0, None),
     "blur_sigma": (0, None), "checkpoint_every": (1, None), "clean_weight": (0, 1), "clip_norm": (0, None),
-    "consistency_weight": (0, None), "divergence_weight": (0, None), "energy": (0, 1), "epochs": (0, None),
-    "epsilon": (0, None), "factor": (0, None), "fraction": (0, 1), "gamma": (0, None), "guard_drop": (0, 1),
-    "guard_steps": (1, None), "image_size": (0, None), "keep_best": (0, None), "keep_last": (1, None),
-    "label_smoothing": (0, 1), "learning_rate": (0, None), "least_share": (0, 1), "log_every": (1, None),
-    "momentum": (0, 1), "num_classes": (2, None), "num_devices": (0, None), "num_examples": (0, None),
-    "num_pictures": (0, None), "num_samples": (1, None), "num_shares": (1, None), "num_steps": (0, None),
+    "consistency_weight": (0, None), "curve_steps": (1, None), "divergence_weight": (0, None), "energy": (0, 1),
+    "epochs": (0, None), "epsilon": (0, None), "factor": (0, None), "fraction": (0, 1), "gamma": (0, None),
+    "guard_drop": (0, 1), "guard_steps": (1, None), "image_size": (0, None), "keep_best": (0, None),
+    "keep_last": (1, None), "label_smoothing": (0, 1), "learning_rate": (0, None), "least_share": (0, 1),
+    "log_every": (1, None), "momentum": (0, 1), "num_classes": (2, None), "num_devices": (0, None),
+    "num_examples": (0, None), "num_pictures": (0, None), "num_queries": (1, None), "num_samples": (1, None),
+    "num_searches": (1, None), "num_shares": (1, None), "num_steps": (0, None), "num_targets": (1, None),
     "num_test": (0, None), "num_train": (0, None), "num_validation": (0, None), "patience": (0, None),
     "plateau_factor": (0, 1), "plateau_patience": (0, None), "points": (2, None), "probe_steps": (1, None),
     "quantile": (0, 1), "relative_noise": (0, None), "relative_step": (0, None), "relative_step_size": (0, None),
     "repetitions": (1, None), "replays": (1, None), "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None),
-    "smoothing_sigma": (0, None), "step_size": (0, None), "validate_every": (1, None), "validation_fraction": (0, 1),
-    "warmup_fraction": (0, 1), "weight": (0, None),
-    "weight_decay": (0, None), "width": (1, None),
+    "smoothing_sigma": (0, None), "step_size": (0, None), "steps": (1, None), "validate_every": (1, None),
+    "validation_fraction": (0, 1), "warmup_fraction": (0, 1), "weight": (0, None), "weight_decay": (0, None),
+    "width": (1, None),
 }  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def choose(kind: str, registry: dict, section: Mapping, where: str) -> Method:
         raise ValueError(f"{where} needs a name. Choices: {', '.join(sorted(registry))}.")
     name = section["name"]
     if ":" in name and name not in registry:
-        registry[name] = _imported(name, where, registry)
+        registry[name] = _imported(kind, name, where, registry)
     entry = checks.lookup(f"{kind} in {where}.name", name, registry)
     shared = {field for Spec, *_ in registry.values() for field in fields_of(Spec)}
     known = {*shared, *fields_of(entry[0])}
@@ -217,7 +218,7 @@ def known_field(where: str, name: str, choices) -> None:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _imported(name: str, where: str, registry: Mapping) -> tuple:
+def _imported(kind: str, name: str, where: str, registry: Mapping) -> tuple:
     module, _, attribute = name.partition(":")
     try:
         entry = getattr(importlib.import_module(module), attribute)
@@ -226,6 +227,18 @@ def _imported(name: str, where: str, registry: Mapping) -> tuple:
     Spec = entry[0] if isinstance(entry, tuple) and len(entry) > 1 else None
     if not (isinstance(Spec, type) and dataclasses.is_dataclass(Spec)):
         raise ValueError(f"{where}.name: {name!r} must be a tuple (Spec, function), got {entry!r}.")
+    if len(entry) != (3 if kind == "metric" else 2):
+        expected = "(Spec, function, needs)" if kind == "metric" else "(Spec, function)"
+        raise ValueError(f"{where}.name: {name!r} must be a tuple {expected}, got {len(entry)} entries.")
+    if kind == "objective" and not isinstance(entry[1], objectives.Objective):
+        raise ValueError(
+            f"{where}.name: an objective is a tuple (Spec, Objective(perturb, loss)), see robust_saliency.objectives; "
+            f"the second of {name!r} is {entry[1]!r}."
+        )
+    if kind != "objective" and not callable(entry[1]):
+        raise ValueError(
+            f"{where}.name: the {kind} {name!r} must be a tuple of a spec and a function, got {entry[1]!r} second."
+        )
     taken = next((known for known, (other, *_) in registry.items() if other is Spec), None)
     if taken:
         raise ValueError(

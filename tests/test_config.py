@@ -351,3 +351,39 @@ def test_the_benchmark_has_an_attack_of_its_own():
 def test_awp_attacks_the_weights_that_train_unless_it_names_others(own, expected):
     objective = {"name": "adversarial", "wrappers": ["awp"], "awp": {"trainable": own}}
     assert parsed(objective=objective, train={"trainable": ["^params/logits"]}).objective.spec.trainable == expected
+
+
+def _own_loss(classifier, variables, carry, key, batch, spec):
+    raise NotImplementedError
+
+
+OWN = types.spec(type("OwnSpec", (), {}))
+OBJECTIVE_OF_FUNCTION, ATTACK_OF_OBJECTIVE = (OWN, brighten), (OWN, objectives.Objective(_own_loss, _own_loss))
+ATTACK_OF_TEXT, ATTACK_OF_THREE, METRIC_OF_TWO = (OWN, "brighten"), (OWN, brighten, ()), (OWN, brighten)
+
+
+@pytest.mark.parametrize(
+    ("section", "attribute", "message"),
+    [
+        ("objective", "OBJECTIVE_OF_FUNCTION", r"config.objective.name: an objective is a tuple \(Spec, Objective"),
+        ("attack", "ATTACK_OF_OBJECTIVE", r"the attack .* must be a tuple of a spec and a function, got Objective"),
+        ("attack", "ATTACK_OF_TEXT", r"config.objective.attack.name: .* a function, got 'brighten' second"),
+        ("attack", "ATTACK_OF_THREE", r"must be a tuple \(Spec, function\), got 3 entries"),
+        ("metric", "METRIC_OF_TWO", r"must be a tuple \(Spec, function, needs\), got 2 entries"),
+    ],
+)
+def test_a_users_own_method_of_the_wrong_kind_is_one_sentence(section, attribute, message):
+    named = {"name": f"{__name__}:{attribute}"}
+    changes = {
+        "objective": {"objective": named},
+        "attack": {"objective": {"name": "adversarial", "attack": named}},
+        "metric": {"evaluation": {"metrics": {"own": named}}},
+    }[section]
+    with pytest.raises(ValueError, match=message):
+        config.parse({**config.to_plain(common.default()), **changes})
+
+
+@pytest.mark.parametrize("field", ["steps", "num_queries", "num_targets", "curve_steps", "num_searches"])
+def test_a_robustness_report_that_would_not_attack_is_refused_by_its_field(field):
+    with pytest.raises(ValueError, match=rf"^config.robustness.{field} must be at least 1, got 0\.$"):
+        parsed(robustness={field: 0})
