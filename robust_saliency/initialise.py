@@ -18,7 +18,7 @@ def load(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dic
     """``classifier, variables, config = load(workdir)``: a trained run, ready for attacks and explanations.
 
     step: 'best' (by the run's validation metric), 'last', or a step number. ``classifier.logits_fn(variables)`` maps
-    images ``[B, H, W, C]`` in [0, 1] to logits ``[B, K]``.
+    images ``[B, H, W, C]`` in [0, 1] to logits ``[B, K]``. ValueError, naming the runs, for the folder of a study.
     """
     classifier, variables, described, _ = load_described(workdir, step)
     return classifier, variables, described["config"]
@@ -26,6 +26,7 @@ def load(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dic
 
 def load_described(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dict, dict, int]:
     """As :func:`load`, with what the checkpoint says of itself (config, image_shape, class_names) and its step."""
+    workdirs.refuse_study(workdir)
     variables, described, step = checkpoint.load_variables(workdirs.checkpoints(workdir), step=step)
     experiment = config.parse(described["config"])
     classifier = classifier_of(experiment.model, tuple(described["image_shape"]), len(described["class_names"]))
@@ -59,6 +60,7 @@ def check_unchanged(described: dict, plain: dict) -> None:
 def from_run(variables: dict, init_from: config.InitFrom, workdir: str) -> dict:
     """``variables`` with the leaves of another run's checkpoint that ``init_from`` includes and does not exclude."""
     source = os.path.abspath(os.path.join(workdir, init_from.workdir))
+    workdirs.refuse_study(source)
     saved, _, _ = checkpoint.load_variables(workdirs.checkpoints(source), step=init_from.step)
     leaves = {trainable.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(saved)}
     taken = []
