@@ -48,6 +48,7 @@ def render(folder: str | Path) -> str:
     )
     return environment.get_template("robustness.html").render(
         about=about,
+        run=about.get("run", ""),  # none in reports of earlier versions
         rows=[_row(name, examples[name], groups, about) for name in attacks],
         answer=_row("all", examples["all"], groups, about),
         num_groups=0 if groups is None else len(np.unique(groups)),
