@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     from robust_saliency import checks, config
 
     if not _WORKDIR.value:
-        raise UserError("--workdir=DIR is needed: the folder of the run.")
+        raise UserError(_no_config(None))
     if _MODE.value == "report":
         from robust_saliency import report, workdirs
 
@@ -39,8 +39,7 @@ def main(argv: list[str]) -> None:
             print(report.report(_WORKDIR.value))
         return
     if flags.FLAGS.config is None:
-        there = "holds no config.json" if os.path.isdir(_WORKDIR.value) else "does not exist"
-        raise UserError(f"Workdir {_WORKDIR.value} {there}: give --config=FILE, or the workdir of a trained run.")
+        raise UserError(_no_config(_WORKDIR.value))
     plain = config.to_plain(flags.FLAGS.config)
     has_runs = bool((plain.get("study") or {}).get("runs"))
     mode = checks.one_of("mode", _MODE.value or ("study" if has_runs else "train"), MODES)
@@ -128,6 +127,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
         config_flags.DEFINE_config_file("config", None, "Config file: configs/quickstart.py.", lock_config=True)
     if plain:
         config_file.check_overrides(plain, argv)
+    elif file is None and config_file.overrides(argv):
+        raise UserError(_no_config(workdir))
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -146,6 +147,14 @@ def _remembered(path: str) -> dict:
     if not isinstance(config, dict):
         raise UserError(f"{path} is no config: it holds {type(config).__name__}. Give --config=FILE.")
     return config
+
+
+def _no_config(workdir: str | None) -> str:
+    """Why there is no config: neither a file nor the workdir of a run was given."""
+    if not workdir:
+        return "--workdir=DIR is needed: the folder of the run."
+    there = "holds no config.json" if os.path.isdir(workdir) else "does not exist"
+    return f"Workdir {workdir} {there}: give --config=FILE, or the workdir of a trained run."
 
 
 def _given(argv: list[str], name: str) -> str | None:

@@ -16,9 +16,10 @@ def default() -> ConfigDict:
     config.data = _data()
     config.model = _model()
     config.objective = _objective()
-    config.schedules = ConfigDict({"epsilon": _epsilon_ramp()})  # by label: values that change in training
+    config.schedules = _schedules()
     config.optimizer = _optimizer()
     config.train = _train()
+    config.phases = ()  # each made by phase(), in order: training in several parts, see below
     config.init_from = _init_from()
     config.evaluation = _evaluation()
     config.study = _study()
@@ -43,7 +44,7 @@ def attack(**changes) -> ConfigDict:
     config.num_restarts = 1  # pgd, apgd: starts side by side, the worst counts
     config.relative_step = placeholder(float)  # fgsm_rs: times epsilon; default 1.25
     config.sparsity = 0.01  # l1: share of values that a step changes
-    config.start = "uniform"  # uniform, sphere, gaussian or none
+    config.start = "uniform"  # uniform, sphere, gaussian (trades and mart as published) or none
     config.start_scale = 0.001  # deviation of the gaussian start
     config.keep_best = False  # the iterate of highest loss instead of the last
     config.unroll = True  # right on CPU; False on GPU and TPU
@@ -98,6 +99,9 @@ def metric(name: str, **changes) -> ConfigDict:
     config.points = placeholder(int)  # deletion, insertion
     config.score = placeholder(str)  # deletion, insertion: probability, logit, allegiance
     config.baseline = _baseline()  # deletion, insertion: what a deleted pixel becomes
+    config.similarity = placeholder(str)  # noise_stability: spearman, ssim, top_k_intersection
+    config.sigma = placeholder(float)  # noise_stability: deviation of the noise, in pixels of [0, 1]
+    config.num_samples = placeholder(int)  # noise_stability: noisy images an example
     config.update(changes)
     return config
 
@@ -113,6 +117,15 @@ def _baseline() -> ConfigDict:
 def run(label: str, description: str, **overrides) -> ConfigDict:
     """A run of a study: what it is called, what it is, and what it changes in the config."""
     return ConfigDict({"label": label, "description": description, "overrides": overrides})
+
+
+def phase(label: str, init_step: str = "best", **overrides) -> ConfigDict:
+    """A part of a run's training: what it changes in objective, optimizer, schedules and train.
+
+    It begins with weights of the phase before it, the best or the last, the first as init_from says, and with a fresh
+    optimiser.
+    """
+    return ConfigDict({"label": label, "init_step": init_step, "overrides": overrides})
 
 
 def adversarial_run(
@@ -205,6 +218,8 @@ def _model() -> ConfigDict:
     config.mean = (0.5,)  # normalisation inside the model: images come in as [0, 1]
     config.std = (0.25,)
     config.dtype = "float32"  # of the computation; weights, attacks, losses and maps stay float32
+    config.smoothing = ""  # layer whose activation a Gaussian filter smooths, kept at evaluation; '' = none
+    config.smoothing_sigma = 1.0  # pixels of that activation
     config.pool = placeholder(str)  # small_cnn: max or stride
     config.layers = placeholder(tuple)  # plain_cnn: tokens such as ('conv32k3', 'max2', 'gap')
     config.stem = placeholder(str)  # resnet18: cifar or imagenet
@@ -214,20 +229,88 @@ def _model() -> ConfigDict:
 
 def _objective() -> ConfigDict:
     config = ConfigDict()
-    config.name = "standard"  # the training regime: standard, adversarial, or 'package.module:name'
-    config.attack = attack()  # adversarial: against whom
-    config.include_clean = False  # adversarial: clean images too, with
-    config.clean_weight = 0.5
-    config.attack_mode = "eval"  # adversarial: BatchNorm while the adversary is sought: eval or batch
+    # the training regime: standard, adversarial, trades, mart, fgsm_rs, n_fgsm, grad_align, free, consistent, scaat,
+    # lesion_mask_control, saliency_guided, gradient_penalty, or 'package.module:name'
+    config.name = "standard"
+    # whom training and validation attack with; free, fgsm_rs, n_fgsm and grad_align make steps of their own in its
+    # threat model, and only validation attacks with it
+    config.attack = attack()
+    config.attack_mode = "eval"  # BatchNorm while the adversary is sought: eval or batch
+    config.include_clean = False  # adversarial, fgsm_rs, n_fgsm, grad_align: clean images too, with
+    config.clean_weight = 0.5  # consistent too
+    config.label_smoothing = 0.0  # standard, adversarial, fgsm_rs, n_fgsm, grad_align: share spread over all classes
+    config.beta = placeholder(float)  # trades, mart: weight of the KL; default 6
+    config.weight = placeholder(float)  # of the penalty; grad_align default 0.2, gradient_penalty, saliency_guided 1
+    config.replays = placeholder(int)  # free: steps in a row on a batch; default 8
+    config.relative_step = placeholder(float)  # fgsm_rs, n_fgsm, free: the step, times epsilon; default 1.25, 1, 1
+    config.relative_noise = placeholder(float)  # n_fgsm: radius of the noise, times epsilon; default 2
+    config.through_clean = placeholder(bool)  # grad_align: gradient through the clean input gradient too
+    config.gradient_size = placeholder(str)  # gradient_penalty: squared_l2, l2, l1
+    config.target = "untargeted"  # consistent: or least_likely, the class of the clean image's smallest logit
+    config.consistency_weight = 1.0  # consistent
+    config.layers = ()  # consistent: whose activations, as "('conv3','conv4')"; () = the last map
+    config.layer_weights = ()  # consistent: one a layer; () = 1 each
+    config.feature_distance = "l2"  # consistent: l2 (mean square), l2_sum, normalised, cosine
+    config.gradient_into = "both"  # consistent: the pass that is drawn to the other: both, adversarial, clean
+    config.fraction = placeholder(float)  # saliency_guided: share of the features that is replaced; default 0.5
+    # saliency_guided: gradient, input_x_gradient, integrated_gradients, smoothgrad
+    config.map = placeholder(str)
+    config.score = placeholder(str)  # saliency_guided: logit, probability, log_probability, loss
+    config.importance = placeholder(str)  # saliency_guided: signed, abs, mean_abs
+    config.features = placeholder(str)  # saliency_guided: pixel, entry
+    config.replacement = placeholder(str)  # saliency_guided: uniform, mean, constant
+    config.over = placeholder(str)  # saliency_guided: range and mean of each channel or of the whole image
+    config.constant = placeholder(float)  # saliency_guided: the value of the replacement 'constant'
+    # scaat, lesion_mask_control
+    config.divergence = "kl"  # between clean and adversarial predictions: kl, js, logit_l2, cross_entropy
+    config.divergence_weight = 1.0
+    config.raises = "divergence"  # by the adversary: divergence (give attack a random start) or cross_entropy
+    config.statistics = "clean"  # BatchNorm's running statistics follow the images clean or adversarial
+    # scaat: the adversary changes only what the guide's map calls unimportant
+    config.guide = saliency("gradient")
+    config.explained = "true"  # class of that map: true or predicted
+    config.protect = "rank"  # all but the share quantile of lowest pixels; energy: what holds that share of the map
+    config.quantile = 0.5
+    config.energy = 0.5
+    config.budget = "uniform"  # epsilon of a pixel; saliency: the less, the more important
+    config.renewed = False  # the mask: False = of the clean image, True = of each iterate
+    config.strength = "fixed"  # epsilon; until_flip: grows over the steps until the prediction changes
+    config.attacked = "outside"  # lesion_mask_control: outside or inside the TRUE lesion mask
+    config.wrappers = ()  # around the objective, the first innermost, as "('awp','clean_mix')"
+    config.awp = ConfigDict({"gamma": 0.01})  # weights attacked within gamma times their norm
+    config.awp.trainable = ()  # regular expressions on their names; () = those that train
+    config.clean_mix = ConfigDict({"clean_weight": 0.5})  # share of cross-entropy on clean images
+    config.adaptive_epsilon = _adaptive_epsilon()
     return config
 
 
-def _epsilon_ramp() -> ConfigDict:
+def _adaptive_epsilon() -> ConfigDict:
     config = ConfigDict()
-    config.fields = ("attack.threat.epsilon", "attack.step_size")  # of the objective
+    config.num_shares = 4  # of the budget at which a cheap attack is tried
+    config.factor = 1.0  # times the smallest share that fools
+    config.least_share = 0.0  # of the budget, for every example
+    config.probe_steps = 1  # of the cheap attack; 1 = FGSM
+    return config
+
+
+def _schedules() -> ConfigDict:
+    """By label, values that change in training."""
+    return ConfigDict(
+        {
+            "awp": _ramp("awp.gamma"),
+            "epsilon": _ramp("attack.threat.epsilon", "attack.step_size"),
+            "quantile": _ramp("quantile"),  # scaat
+        }
+    )
+
+
+def _ramp(*fields: str) -> ConfigDict:
+    config = ConfigDict()
+    config.fields = fields  # of the objective, or of a wrapper by its name
     config.start = 0.0  # factor at the start
     config.stop = 1.0  # factor from 'until' on
-    config.until = 0.0  # share of the training steps; 0 = no ramp
+    config.after = 0.0  # share of the training steps where it begins to change; alone it is a jump
+    config.until = 0.0  # share of the training steps; both 0 = no ramp
     return config
 
 
@@ -250,9 +333,18 @@ def _train() -> ConfigDict:
     config.checkpoint_every = 5  # epochs; of this and validate_every one is a multiple of the other
     config.keep_last = 2  # checkpoints
     config.keep_best = 1
-    # accuracy, robust_accuracy, loss; '' = robust_accuracy if there is an attack, else accuracy
+    # accuracy, loss, robust_accuracy, robust_loss; '' = robust_accuracy if there is an attack, else accuracy
     config.best_metric = ""
     config.log_every = 10  # steps
+    config.trainable = ()  # regular expressions on names such as params/conv1/kernel; () = all parameters
+    config.batch_norm = "train"  # train, or frozen: running statistics stay as they are
+    config.patience = 0  # validations without a better best_metric that end training; 0 = never
+    config.plateau_patience = 0  # such validations after which the learning rate is multiplied by
+    config.plateau_factor = 0.1
+    config.average_decay = 0.0  # of a running average of the weights, which is then evaluated; 0 = none
+    config.average_batches = 50  # training batches that BatchNorm's statistics of the average are made of
+    config.guard_drop = 0.0  # fall of accuracy under PGD on a training batch that ends training; 0 = no guard
+    config.guard_steps = 5  # of that PGD
     return config
 
 

@@ -9,8 +9,8 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
-    "attacks", "baselines", "benchmark", "checkpoint", "checks", "config", "data", "evaluate", "explain", "losses",
-    "map_attacks", "map_distances", "metrics", "models", "objectives", "optimizer", "randomness", "records",
+    "attacks", "baselines", "benchmark", "blur", "checkpoint", "checks", "config", "data", "evaluate", "explain",
+    "losses", "map_attacks", "map_distances", "metrics", "models", "objectives", "optimizer", "randomness", "records",
     "report", "saliency", "schedules", "sharding", "statistics", "study", "threat", "train", "types",
 )  # fmt: skip
 

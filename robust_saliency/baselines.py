@@ -4,19 +4,19 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks
+from robust_saliency.blur import gaussian_blur
 from robust_saliency.randomness import draw
 from robust_saliency.types import Array, Images, Key, Scalar, spec
 
 KINDS = ("black", "white", "mean", "blur", "uniform", "constant", "array")
-REFLECTIONS = 2
 
 
 @spec
 class Baseline:
     """What replaces the pixels of an image.
 
-    kind: 'black' (0), 'white' (1), 'mean' (each image's mean colour), 'blur' (the image under :func:`gaussian_blur`),
-        'uniform' (noise in [0, 1] from the key), 'constant' (``value``) or 'array' (``images``).
+    kind: 'black' (0), 'white' (1), 'mean' (each image's mean colour), 'blur' (the image under
+        :func:`gaussian_blur`), 'uniform' (noise in [0, 1] from the key), 'constant' (``value``), 'array' (``images``).
     value: the constant, a scalar or one value a channel ``[C]``, such as the mean colour of a data set.
     blur_sigma: standard deviation of the blur in pixels; 0 leaves the image as it is.
     images: the baseline images, ``[H, W, C]`` for all or ``[B, H, W, C]``.
@@ -55,30 +55,6 @@ def fill(key: Key, images: Images, spec: Baseline) -> Images:
     if spec.images is None:
         raise ValueError("Baseline(kind='array') needs images, [H, W, C] or [B, H, W, C].")
     return _fit("Baseline(kind='array').images", spec.images, images, (images.shape[1:], images.shape))
-
-
-def gaussian_blur(images: Images, sigma: Scalar) -> Images:
-    """``images [B, H, W, C]`` under the sampled, normalised Gaussian of ``sigma`` pixels, reflected at the borders.
-
-    The reflection repeats the border pixel (d c b a | a b c d | d c b a), which keeps the mean colour. The blur along
-    an axis is one small matrix product, so that ``sigma`` may be traced and the kernel is never cut off.
-    """
-    rows, columns = (_blur_matrix(size, sigma, images.dtype) for size in images.shape[1:3])
-    exact = jax.lax.Precision.HIGHEST
-    images = jnp.einsum("ih,bhwc->biwc", rows, images, precision=exact)
-    return jnp.einsum("jw,biwc->bijc", columns, images, precision=exact)
-
-
-def _blur_matrix(size: int, sigma: Scalar, dtype) -> Array:
-    target = jnp.arange(size)[:, None, None]
-    source = jnp.arange(size)[None, :, None]
-    period = 2 * size * jnp.arange(-REFLECTIONS, REFLECTIONS + 1)[None, None, :]
-    variance = jnp.maximum(jnp.asarray(sigma, dtype), 1e-3) ** 2
-    weights = sum(
-        jnp.exp(-(jnp.square(target - image).astype(dtype)) / (2 * variance)).sum(-1)
-        for image in (source + period, 2 * size - 1 - source + period)
-    )
-    return weights / weights.sum(1, keepdims=True)
 
 
 def _fit(name: str, value: Scalar, images: Images, shapes: tuple[tuple[int, ...], ...]) -> Images:

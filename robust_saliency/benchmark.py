@@ -1,14 +1,12 @@
-"""Attack throughput of the bundled networks: compile seconds, images/s, and the ratio to as many plain gradients."""
+"""Throughput of attacks and of training steps, each beside as many plain gradients in the same run."""
 
 import os
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency import environment, losses, models, records, sharding, workdirs
+from robust_saliency import benchmark_training, environment, losses, models, records, sharding, timing, workdirs
 from robust_saliency.config import Benchmark, Experiment
 from robust_saliency.progress import say
 
@@ -16,7 +14,8 @@ COLUMNS = ("network", "batch", "steps", "compile_seconds", "images_per_second", 
 
 
 def benchmark(experiment: Experiment, workdir: str) -> str:
-    """Times ``config.benchmark.attack`` on every network of ``MODELS`` at its defaults; prints and writes a table.
+    """Times ``config.benchmark.attack`` on every network of ``MODELS`` at its defaults, and a training step of every
+    objective with that attack on the network of the config; prints and writes both tables.
 
     ratio: seconds of the attack over seconds of as many loss gradients, pair by pair in one run, the median of the
     pairs: 1 means that projection, steps and random start cost nothing. Returns the path of benchmark.json.
@@ -30,16 +29,19 @@ def benchmark(experiment: Experiment, workdir: str) -> str:
             say(f"benchmark: {settings.attack.name} on {name}, {settings.batch_size} images of {shape}")
             classifier = make(Spec(), shape, settings.num_classes)
             rows.append({"network": name, **_timed(classifier, settings, shape, mesh)})
+        training = benchmark_training.rows(experiment, mesh)
         described = {
             "benchmark": experiment.plain.get("benchmark", {}),
             "command": environment.command(),
             "hardware": environment.hardware(),
             "versions": environment.versions(),
             "rows": rows,
+            "training": training,
         }
         path = os.path.join(workdir, "benchmark.json")
         records.write_json(path, described)
-    print(_table(rows))
+    print(_table(rows, COLUMNS))
+    print(_table(training, benchmark_training.COLUMNS))
     return path
 
 
@@ -60,42 +62,32 @@ def _timed(classifier: models.Classifier, settings: Benchmark, shape: tuple[int,
     def gradient(variables, images, labels):
         return jax.grad(lambda x: jnp.sum(loss_fn(variables, x, labels)))(images)
 
-    began = time.monotonic()
-    compiled = jax.jit(attacked).lower(variables, key, *placed.values()).compile()
-    compile_seconds = time.monotonic() - began
-    compiled_gradient = jax.jit(gradient).lower(variables, *placed.values()).compile()
+    run_attack, compile_seconds = timing.compiled(attacked, variables, key, *placed.values())
+    run_gradient, _ = timing.compiled(gradient, variables, *placed.values())
 
-    def attack_once():
-        jax.block_until_ready(compiled(variables, key, *placed.values()))
-
-    def gradients_once():
+    def gradients():
         for _ in range(steps):
-            jax.block_until_ready(compiled_gradient(variables, *placed.values()))
+            run_gradient(variables, *placed.values())
 
-    attack_once()
-    gradients_once()
-    pairs = [(_seconds(attack_once), _seconds(gradients_once)) for _ in range(settings.repetitions)]
-    seconds = statistics.median(attack_seconds for attack_seconds, _ in pairs)
+    seconds, ratio = timing.in_turns(
+        lambda: run_attack(variables, key, *placed.values()), gradients, settings.repetitions
+    )
     return {
         "batch": batch,
         "steps": steps,
         "compile_seconds": compile_seconds,
         "images_per_second": batch / seconds,
         "gradients_per_second": batch * steps / seconds,
-        "ratio": statistics.median(one / other for one, other in pairs),
+        "ratio": ratio,
     }
 
 
-def _seconds(work) -> float:
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began
-
-
-def _table(rows: list[dict]) -> str:
-    cells = [
-        [f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name]) for name in COLUMNS] for row in rows
-    ]
-    lines = [COLUMNS, *cells]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+def _table(rows: list[dict], columns: tuple[str, ...]) -> str:
+    cells = [[_cell(row[name]) for name in columns] for row in rows]
+    lines = [columns, *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -5,6 +5,7 @@ values. :func:`check_images` and :func:`check_labels` look at the values too: th
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,6 +36,14 @@ def at_least(lowest: int, *, where: str, **numbers: int) -> None:
     for name, number in numbers.items():
         if number < lowest:
             raise ValueError(f"{where}.{name} must be at least {lowest}, got {number}.")
+
+
+def regular_expression(where: str, pattern: str) -> None:
+    """Raises ValueError unless ``pattern`` is one."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{where} {pattern!r} is no regular expression: {error}.") from error
 
 
 def rank(name: str, array: Any, expected: int) -> None:
@@ -95,6 +104,13 @@ def known_finite(name: str, value: Any) -> None:
     known = _known(value)
     if known is not None and not np.isfinite(known).all():
         raise ValueError(f"{name} must be finite, got {value}.")
+
+
+def known_positive(name: str, value: Any) -> None:
+    """Raises ValueError for a number or an array that is known not to be above 0."""
+    known = _known(value)
+    if known is not None and not (known > 0).all():
+        raise ValueError(f"{name} must be above 0, got {value}.")
 
 
 def several_starts(where: str, spec: Any) -> None:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, saliency, schedules
+from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, phases, saliency, schedules
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
+from robust_saliency.config_wrappers import objective_of
 from robust_saliency.data import DataSpec
 from robust_saliency.threat import Threat
 
@@ -29,9 +29,17 @@ class Train:
     """epochs; validate_every, checkpoint_every: epochs between; keep_last, keep_best: checkpoints that stay.
 
     best_metric: the validation metric that 'best' means; '' = robust_accuracy where the objective has an attack, else
-    accuracy; of these the balanced ones, means over classes, where data.class_balanced. Of a loss the lowest is best,
-    of an accuracy the highest.
+    accuracy; of these the balanced ones, means over classes, where data.class_balanced. Of a loss, which is loss or
+    robust_loss, the lowest is best, of an accuracy the highest.
     log_every: steps between rows of metrics.jsonl.
+    trainable: regular expressions on names such as 'params/conv1/kernel'; what none of them matches stays as it is;
+    () = all are trained. batch_norm: in training, 'train' (statistics of the batch, running ones updated) or 'frozen'.
+    patience: validations in a row without a better best_metric after which training ends; 0 = never.
+    plateau_patience, plateau_factor: such validations after which the learning rate is multiplied by the factor.
+    average_decay: of the running average of the weights, which is then what is validated, kept and evaluated; 0 = none.
+    average_batches: training batches on which BatchNorm's statistics are estimated anew for the average.
+    guard_drop: training ends when the accuracy on a training batch under PGD with ``guard_steps`` steps has fallen by
+    more than this since its best epoch; every epoch before has a checkpoint, that one has none. 0 = no guard.
     """
 
     epochs: int = 10
@@ -41,8 +49,22 @@ class Train:
     keep_best: int = 1
     best_metric: str = ""
     log_every: int = 10
+    trainable: tuple[str, ...] = ()
+    batch_norm: str = "train"
+    patience: int = 0
+    plateau_patience: int = 0
+    plateau_factor: float = 0.1
+    average_decay: float = 0.0
+    average_batches: int = 50
+    guard_drop: float = 0.0
+    guard_steps: int = 5
 
     def __post_init__(self):
+        checks.one_of("train.batch_norm", self.batch_norm, ("frozen", "train"))
+        for pattern in self.trainable:
+            checks.regular_expression("train.trainable", pattern)
+        if not 0 < self.plateau_factor < 1:
+            raise ValueError(f"train.plateau_factor must lie strictly between 0 and 1, got {self.plateau_factor}.")
         short, long = sorted((self.checkpoint_every, self.validate_every))
         if long % short:
             raise ValueError(
@@ -84,11 +106,7 @@ class InitFrom:
 
     def __post_init__(self):
         for name in ("include", "exclude"):
-            pattern = getattr(self, name)
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"init_from.{name} {pattern!r} is no regular expression: {error}.") from error
+            checks.regular_expression(f"init_from.{name}", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +144,11 @@ class Robustness:
 
 
 class Experiment(NamedTuple):
-    """A parsed config. ``plain`` is what config.json holds."""
+    """A parsed config. ``plain`` is what config.json holds.
+
+    phases: the folder and the experiment of every phase before the last, which is this one. place: which phase this
+    is, for errors; '' where there are none.
+    """
 
     plain: dict
     seed: int
@@ -141,11 +163,18 @@ class Experiment(NamedTuple):
     init_from: InitFrom
     benchmark: Benchmark
     robustness: Robustness
+    phases: tuple[tuple[str, "Experiment"], ...] = ()
+    place: str = ""
+
+    @property
+    def attack(self) -> Any:
+        """The attack that the objective trains against; None where it trains against none."""
+        return getattr(objectives.innermost(self.objective.spec), "attack", None)
 
 
 SECTIONS = {
     "title", "description", "seed", "mesh", "data", "model", "objective", "schedules", "optimizer", "train",
-    "evaluation", "init_from", "study", "benchmark", "robustness",
+    "evaluation", "init_from", "study", "benchmark", "robustness", "phases",
 }  # fmt: skip
 
 
@@ -154,10 +183,41 @@ def parse(config: Mapping) -> Experiment:
     plain = to_plain(config)
     for name in plain:
         known_field("config", name, SECTIONS)
-    section = {name: _section(plain, name, "config") for name in SECTIONS - {"title", "description", "seed"}}
+    parts = enumerate(phases.unfolded(plain))
+    *earlier, (_, last) = [(folder, _parse_at(phases.place(plain, number), part)) for number, (folder, part) in parts]
+    return last._replace(plain=plain, phases=tuple(earlier))
+
+
+def _parse_at(place: str, plain: dict) -> Experiment:
+    try:
+        return _with_best_metric(_parse(plain)._replace(place=place))
+    except ValueError as error:
+        if not place:
+            raise
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _with_best_metric(experiment: Experiment) -> Experiment:
+    """With the name of the metric that '' stands for; ValueError for rules that need an attack where there is none."""
+    settings, attacked = experiment.train, experiment.attack is not None
+    if settings.guard_drop and not attacked:
+        raise ValueError(
+            f"config.train.guard_drop guards adversarial training; {experiment.objective.name!r} has no attack."
+        )
+    accuracies = ["accuracy", "robust_accuracy"] if attacked else ["accuracy"]
+    balanced = [f"balanced_{name}" for name in accuracies]
+    measured = ["loss", *(["robust_loss"] if attacked else []), *accuracies, *balanced]
+    usual = (balanced if experiment.data.class_balanced else accuracies)[-1]
+    metric = checks.one_of("config.train.best_metric", settings.best_metric or usual, measured)
+    return experiment._replace(train=dataclasses.replace(settings, best_metric=metric))
+
+
+def _parse(plain: dict) -> Experiment:
+    section = {name: _section(plain, name, "config") for name in SECTIONS - {"title", "description", "seed", "phases"}}
     data = build(DataSpec, section["data"], "config.data")
     model = choose("model", models.MODELS, section["model"], "config.model")
-    objective = choose("objective", objectives.OBJECTIVES, section["objective"], "config.objective")
+    train = build(Train, section["train"], "config.train")
+    objective = objective_of(section["objective"], train.trainable)
     return Experiment(
         plain=plain,
         seed=convert(plain.get("seed", 0), int, "config.seed"),
@@ -167,7 +227,7 @@ def parse(config: Mapping) -> Experiment:
         objective=objective,
         ramps=_ramps(section["schedules"], objective.spec),
         optimizer=build(optimizer.Optimizer, section["optimizer"], "config.optimizer"),
-        train=build(Train, section["train"], "config.train"),
+        train=train,
         evaluation=_evaluation(section["evaluation"]),
         init_from=build(InitFrom, section["init_from"], "config.init_from"),
         benchmark=_benchmark(section["benchmark"]),
@@ -191,7 +251,7 @@ def to_plain(config: Any) -> Any:
 
 def _ramps(section: Mapping, objective_spec: Any) -> tuple[schedules.Ramp, ...]:
     ramps = {label: build(schedules.Ramp, ramp, f"config.schedules.{label}") for label, ramp in section.items()}
-    used = {label: ramp for label, ramp in sorted(ramps.items()) if ramp.until > 0}
+    used = {label: ramp for label, ramp in sorted(ramps.items()) if ramp.used}
     for label, ramp in used.items():
         try:
             schedules.check(objective_spec, ramp)
@@ -254,7 +314,7 @@ def _check_metric(method: Method, where: str) -> None:
         raise ValueError(f"{where}: the spec of {method.name!r} has no {' and no '.join(lacking)}.")
     checks.one_of(f"direction of {method.name!r} in {where}", method.spec.direction, ("higher", "lower", "none"))
     for need in method.needs:
-        checks.one_of(f"argument of {method.name!r} in {where}", need, set(metrics.ARGUMENTS) - {"saliency_fn"})
+        checks.one_of(f"argument of {method.name!r} in {where}", need, metrics.ARGUMENTS)
 
 
 def _benchmark(section: Mapping) -> Benchmark:

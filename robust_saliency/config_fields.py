@@ -19,15 +19,22 @@ from robust_saliency.threat import Threat
 
 # Lowest and highest value of a field of this package's own specs, wherever it stands. None = no bound.
 RANGES = {
-    "batch_size": (1, None), "blur_sigma": (0, None), "checkpoint_every": (1, None), "clean_weight": (0, 1),
-    "clip_norm": (0, None), "epochs": (0, None), "epsilon": (0, None), "image_size": (0, None),
-    "keep_best": (0, None), "keep_last": (1, None), "learning_rate": (0, None), "log_every": (1, None),
-    "momentum": (0, 1), "num_classes": (2, None), "num_devices": (0, None), "num_examples": (0, None),
-    "num_pictures": (0, None), "num_samples": (1, None), "num_steps": (0, None), "num_test": (0, None),
-    "num_train": (0, None), "num_validation": (0, None), "points": (2, None), "relative_step_size": (0, None),
-    "repetitions": (1, None), "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None), "step_size": (0, None),
-    "validate_every": (1, None), "validation_fraction": (0, 1), "warmup_fraction": (0, 1),
-    "weight_decay": (0, None), "width": (1, None),
+    "after": (0, 1), "average_batches": (1, None), "average_decay": (0, 1), "batch_size": (1, None), "beta": (0, None),
+    "blur_sigma": (0, None), "checkpoint_every": (1, None), "clean_weight": (0, 1), "clip_norm": (0, None),
+    "consistency_weight": (0, None), "curve_steps": (1, None), "divergence_weight": (0, None), "energy": (0, 1),
+    "epochs": (0, None), "epsilon": (0, None), "factor": (0, None), "fraction": (0, 1), "gamma": (0, None),
+    "guard_drop": (0, 1), "guard_steps": (1, None), "image_size": (0, None), "keep_best": (0, None),
+    "keep_last": (1, None), "label_smoothing": (0, 1), "learning_rate": (0, None), "least_share": (0, 1),
+    "log_every": (1, None), "momentum": (0, 1), "num_classes": (2, None), "num_devices": (0, None),
+    "num_examples": (0, None), "num_pictures": (0, None), "num_queries": (1, None), "num_samples": (1, None),
+    "num_searches": (1, None), "num_shares": (1, None), "num_steps": (0, None), "num_targets": (1, None),
+    "num_test": (0, None), "num_train": (0, None), "num_validation": (0, None), "patience": (0, None),
+    "plateau_factor": (0, 1), "plateau_patience": (0, None), "points": (2, None), "probe_steps": (1, None),
+    "quantile": (0, 1), "relative_noise": (0, None), "relative_step": (0, None), "relative_step_size": (0, None),
+    "repetitions": (1, None), "replays": (1, None), "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None),
+    "smoothing_sigma": (0, None), "step_size": (0, None), "steps": (1, None), "validate_every": (1, None),
+    "validation_fraction": (0, 1), "warmup_fraction": (0, 1), "weight": (0, None), "weight_decay": (0, None),
+    "width": (1, None),
 }  # fmt: skip
 
 
@@ -49,7 +56,7 @@ def choose(kind: str, registry: dict, section: Mapping, where: str) -> Method:
         raise ValueError(f"{where} needs a name. Choices: {', '.join(sorted(registry))}.")
     name = section["name"]
     if ":" in name and name not in registry:
-        registry[name] = _imported(name, where, registry)
+        registry[name] = _imported(kind, name, where, registry)
     entry = checks.lookup(f"{kind} in {where}.name", name, registry)
     shared = {field for Spec, *_ in registry.values() for field in fields_of(Spec)}
     known = {*shared, *fields_of(entry[0])}
@@ -75,19 +82,14 @@ def build(cls: type, section: Mapping, where: str) -> Any:
     values = {}
     for name, value in given.items():
         place = f"{where}.{name}"
-        if _is_attack(hints[name]):
-            values[name] = attack_spec(value, place)
+        if kind := _kind_of_method(hints[name]):
+            values[name] = choose(*kind, value, place).spec
         else:
             values[name] = convert(value, hints[name], place, ranges=RANGES if _is_own(cls) else {})
     try:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-
-
-def attack_spec(section: Mapping, where: str) -> Any:
-    """The spec of the attack that ``section`` names, for an objective. Threat fields stand beside the attack's own."""
-    return choose("attack", attacks.ATTACKS, section, where).spec
 
 
 def merge(base: Mapping, changes: Mapping, where: str = "config") -> dict:
@@ -104,6 +106,7 @@ def _with_threat(cls: type, given: Mapping, where: str) -> dict:
     threat_fields = fields_of(Threat)
     values = {name: value for name, value in given.items() if name not in threat_fields}
     threat = build(Threat, {name: value for name, value in given.items() if name in threat_fields}, where)
+    _check_epsilon_is_of_its_norm(threat, "epsilon" in given, where)
     if "step_size" in (field.name for field in dataclasses.fields(cls)):
         relative = values.pop("relative_step_size", None)
         if relative is not None and "step_size" in values:
@@ -115,6 +118,20 @@ def _with_threat(cls: type, given: Mapping, where: str) -> dict:
     return {**values, "threat": threat}
 
 
+def _check_epsilon_is_of_its_norm(threat: Threat, is_given: bool, where: str) -> None:
+    """A radius of one norm is nonsense in another, and a norm is easily changed without its radius."""
+    if threat.norm == "linf":
+        if threat.epsilon > 1:
+            raise ValueError(
+                f"{where}.epsilon: in norm 'linf' it is a change of each pixel of [0, 1], such as 8/255 = 0.031, got "
+                f"{threat.epsilon}. Give a smaller one, or {where}.norm."
+            )
+    elif not is_given or threat.epsilon <= LARGEST_LINF_DEFAULT:
+        got = f"got {threat.epsilon:.3g}, a radius for linf" if is_given else "none was given; the default is of linf"
+        length = "length of the whole change" if threat.norm == "l2" else "sum of all changes"
+        raise ValueError(f"{where}.epsilon: in norm {threat.norm!r} it is the {length} in pixels, such as 0.5; {got}.")
+
+
 def fields_of(cls: type) -> set[str]:
     names = {field.name for field in dataclasses.fields(cls)}
     if "threat" in names:
@@ -123,9 +140,16 @@ def fields_of(cls: type) -> set[str]:
     return names
 
 
-def _is_attack(hint: Any) -> bool:
-    specs = {Spec for Spec, _ in attacks.ATTACKS.values()}
-    return any(part in specs for part in (hint, *typing.get_args(hint)))
+def _kind_of_method(hint: Any) -> tuple[str, dict] | None:
+    """Of a field that holds the spec of an attack or a saliency method: what it is called, and its registry.
+
+    Such a field is a section that names the method; the fields of a threat model stand beside an attack's own.
+    """
+    parts = [part for part in (hint, *typing.get_args(hint)) if isinstance(part, type) and types.is_spec(part)]
+    for kind, registry in (("attack", attacks.ATTACKS), ("saliency method", saliency.SALIENCY)):
+        if any(issubclass(Spec, part) for Spec, _ in registry.values() for part in parts):
+            return kind, registry
+    return None
 
 
 def _is_own(cls: type) -> bool:
@@ -156,6 +180,9 @@ def convert(value: Any, hint: Any, where: str, ranges: Mapping = RANGES) -> Any:
     return _in_range(hint(value), where, ranges)
 
 
+# What configs use in linf; nobody means so small a radius of another norm.
+LARGEST_LINF_DEFAULT = 8 / 255
+
 TYPE_NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
 
 
@@ -171,7 +198,8 @@ def _in_range(value: Any, where: str, ranges: Mapping) -> Any:
 
 def type_of(name: str) -> type:
     """The plain type of the field ``name`` of any method: what a value that was left out (None) may become."""
-    for registry in (attacks.ATTACKS, metrics.METRICS, models.MODELS, objectives.OBJECTIVES, saliency.SALIENCY):
+    regimes = objectives.OBJECTIVES | objectives.WRAPPERS
+    for registry in (attacks.ATTACKS, metrics.METRICS, models.MODELS, regimes, saliency.SALIENCY):
         for Spec, *_ in registry.values():
             for owner in (Spec, Threat, Baseline):
                 hint = typing.get_type_hints(owner).get(name)
@@ -190,7 +218,7 @@ def known_field(where: str, name: str, choices) -> None:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _imported(name: str, where: str, registry: Mapping) -> tuple:
+def _imported(kind: str, name: str, where: str, registry: Mapping) -> tuple:
     module, _, attribute = name.partition(":")
     try:
         entry = getattr(importlib.import_module(module), attribute)
@@ -199,6 +227,18 @@ def _imported(name: str, where: str, registry: Mapping) -> tuple:
     Spec = entry[0] if isinstance(entry, tuple) and len(entry) > 1 else None
     if not (isinstance(Spec, type) and dataclasses.is_dataclass(Spec)):
         raise ValueError(f"{where}.name: {name!r} must be a tuple (Spec, function), got {entry!r}.")
+    if len(entry) != (3 if kind == "metric" else 2):
+        expected = "(Spec, function, needs)" if kind == "metric" else "(Spec, function)"
+        raise ValueError(f"{where}.name: {name!r} must be a tuple {expected}, got {len(entry)} entries.")
+    if kind == "objective" and not isinstance(entry[1], objectives.Objective):
+        raise ValueError(
+            f"{where}.name: an objective is a tuple (Spec, Objective(perturb, loss)), see robust_saliency.objectives; "
+            f"the second of {name!r} is {entry[1]!r}."
+        )
+    if kind != "objective" and not callable(entry[1]):
+        raise ValueError(
+            f"{where}.name: the {kind} {name!r} must be a tuple of a spec and a function, got {entry[1]!r} second."
+        )
     taken = next((known for known, (other, *_) in registry.items() if other is Spec), None)
     if taken:
         raise ValueError(

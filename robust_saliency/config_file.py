@@ -40,10 +40,14 @@ def load(value: str) -> Any:
 
 def check_overrides(config: Mapping, words: Iterable[str]) -> None:
     """Raises ValueError, naming the near match and the choices, for a field ``--config.a.b`` that is not there."""
-    for word in words:
-        name = word.lstrip("-").partition("=")[0]
-        if word.startswith("-") and name.removeprefix("no").startswith(("config.", "config[")):
-            _owner(config, name.removeprefix("no"))
+    for name in overrides(words):
+        _owner(config, name)
+
+
+def overrides(words: Iterable[str]) -> list[str]:
+    """The fields ``config.a.b`` that are set on a command line."""
+    names = [word.lstrip("-").partition("=")[0].removeprefix("no") for word in words if word.startswith("-")]
+    return [name for name in names if name.startswith(("config.", "config["))]
 
 
 def wrong_value(config: Mapping, message: str) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from robust_saliency import attacks
+from robust_saliency import attacks, objectives, saliency
 from robust_saliency.baselines import Baseline
 from robust_saliency.config_fields import Method
 from robust_saliency.threat import Threat
@@ -44,10 +44,16 @@ def _words(spec) -> list[str]:
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
         if dataclasses.is_dataclass(value):
-            words += [f"{field.name} {_baseline(value)}"] if isinstance(value, Baseline) else _words(value)
+            words += [f"{field.name} {_baseline(value)}"] if isinstance(value, Baseline) else _nested(field.name, value)
         elif field.name not in _NOT_SAID and value is not None and _is_read(spec, field.name):
             words.append(f"{field.name} {_number(value) if isinstance(value, float) else value}")
     return words
+
+
+def _nested(field: str, spec) -> list[str]:
+    """The settings of a spec in a spec; of a saliency method, which one it is too."""
+    named = [f"{field} {name}" for name, (Spec, _) in saliency.SALIENCY.items() if type(spec) is Spec]
+    return named + _words(spec)
 
 
 def _baseline(baseline: Baseline) -> str:
@@ -61,6 +67,8 @@ def _is_read(spec, field: str) -> bool:
         return field != "projection" or spec.norm != "linf"
     if field in ("eot_samples", "num_restarts", "rule", "shrink_epsilon") and not isinstance(spec, attacks.AutoAttack):
         return getattr(spec, field) not in (0, 1, False, "steepest")
+    if isinstance(spec, objectives.SCAAT):
+        return {"quantile": spec.protect == "rank", "energy": spec.protect == "energy"}.get(field, True)
     if isinstance(spec, attacks.AutoAttack):
         return field != "eot_samples" or spec.version == "rand"
     if isinstance(spec, attacks.PGD | attacks.APGD):

@@ -99,6 +99,8 @@ def _measured(programs: Programs, settings, staged, variables: dict, batch: dict
     maps |= programs.blind(per_example_keys(_key("blind"), batch["id"]), float_batch)
     keys = per_example_keys(_key("metrics"), batch["id"])
     measured = {label: programs.measure(variables, keys, float_batch, values) for label, values in maps.items()}
+    for label, program in programs.explain_again.items():
+        measured[label][0].update(program(variables, keys, float_batch, maps[label]))
     return jax.device_get({"example": example, "maps": maps, "measured": measured})
 
 
@@ -197,6 +199,7 @@ def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_example
         "checkpoint_step": step,
         "explained": settings.explained,
         "evaluation": plain,
+        "objective": descriptions.described(experiment.objective),
         "attacks": {label: descriptions.sentence(method) for label, method in settings.attacks},
         "methods": methods,
         "metrics": {label: descriptions.facts(method) for label, method in specs},

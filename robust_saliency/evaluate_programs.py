@@ -17,7 +17,8 @@ CURVES = {metrics.Deletion: metrics.deletion_curve, metrics.Insertion: metrics.i
 class Programs(NamedTuple):
     """Jitted functions of (variables, ...); attacks, decisions and maps by label.
 
-    attacks: of maximisers, on cross-entropy; decisions: of decision attacks that have no stages.
+    attacks: of maximisers, on cross-entropy; decisions: of decision attacks that have no stages. measure: the metrics
+    of a map; explain_again: those that need maps of other images too, by the label of the method.
     """
 
     to_float: Callable
@@ -28,6 +29,7 @@ class Programs(NamedTuple):
     maps: dict
     blind: Callable
     measure: Callable
+    explain_again: dict
 
 
 @functools.lru_cache(maxsize=8)
@@ -60,6 +62,7 @@ def make_programs(classifier: models.Classifier, settings: Evaluation, masks: tu
         maps={label: jax.jit(_map_program(classifier, method)) for label, method in settings.maps},
         blind=jax.jit(functools.partial(_blind_maps, masks)),
         measure=jax.jit(_measure_program(classifier, settings, masks)),
+        explain_again=_again_programs(classifier, settings, masks),
     )
 
 
@@ -111,16 +114,10 @@ def _map_program(classifier: models.Classifier, method: Method) -> Callable:
 
 def _measure_program(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> Callable:
     specs, _ = usable_metrics(settings, masks)
+    specs = [(label, method) for label, method in specs if not _explains_again(method)]
 
     def measure(variables, keys, batch, maps):
-        available = {
-            "logits_fn": classifier.logits_fn(variables),
-            "key": keys,
-            "images": batch["image"],
-            "labels": batch["explained"],
-            "maps": maps,
-            "masks": _masks_of(batch, masks),
-        }
+        available = _available(classifier, variables, keys, batch, maps, masks)
         values, curves = {}, {}
         for label, method in specs:
             curve = CURVES.get(type(method.spec))
@@ -133,6 +130,55 @@ def _measure_program(classifier: models.Classifier, settings: Evaluation, masks:
         return values, curves
 
     return measure
+
+
+def _again_programs(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> dict:
+    """By label of a map ``(variables, keys, batch, maps) -> values``; empty where no metric asks for it."""
+    usable, _ = usable_metrics(settings, masks)
+    specs = [(label, method) for label, method in usable if _explains_again(method)]
+    if not specs:
+        return {}
+    maps_of = {label: _map_program(classifier, method) for label, method in settings.maps}
+    blind = {label: functools.partial(_one_blind, label, masks) for label in blind_kinds(masks)}
+    return {
+        label: jax.jit(_again_program(classifier, explain, specs, masks))
+        for label, explain in (maps_of | blind).items()
+    }
+
+
+def _again_program(classifier, explain: Callable, specs: list[tuple[str, Method]], masks: tuple[str, ...]) -> Callable:
+    def measure(variables, keys, batch, maps):
+        def saliency_fn(keys, images, labels):
+            copies = len(images) // len(batch["image"])
+            others = {name: jnp.repeat(batch[name], copies, axis=0) for name in batch if name.endswith("_mask")}
+            return explain(variables, keys, {**others, "image": images, "explained": labels})
+
+        available = {**_available(classifier, variables, keys, batch, maps, masks), "saliency_fn": saliency_fn}
+        return {
+            label: method.function(*(available[name] for name in method.needs), method.spec) for label, method in specs
+        }
+
+    return measure
+
+
+def _available(classifier: models.Classifier, variables, keys, batch: dict, maps, masks: tuple[str, ...]) -> dict:
+    """What a metric may ask for."""
+    return {
+        "logits_fn": classifier.logits_fn(variables),
+        "key": keys,
+        "images": batch["image"],
+        "labels": batch["explained"],
+        "maps": maps,
+        "masks": _masks_of(batch, masks),
+    }
+
+
+def _one_blind(label: str, masks: tuple[str, ...], variables, keys, batch: dict):
+    return _blind_maps(masks, keys, batch)[label]
+
+
+def _explains_again(method: Method) -> bool:
+    return "saliency_fn" in method.needs
 
 
 def usable_metrics(settings: Evaluation, masks: tuple[str, ...]) -> tuple[list[tuple[str, Method]], dict[str, str]]:

@@ -8,17 +8,17 @@ from typing import Any
 
 import jax
 
-from robust_saliency import checkpoint, config, models, workdirs
+from robust_saliency import checkpoint, config, models, trainable, workdirs
 
 # Sections of a config that say how weights came about.
-TRAINED = ("init_from", "model", "objective", "optimizer", "schedules", "seed", "train")
+TRAINED = ("init_from", "model", "objective", "optimizer", "phases", "schedules", "seed", "train")
 
 
 def load(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dict, dict]:
     """``classifier, variables, config = load(workdir)``: a trained run, ready for attacks and explanations.
 
     step: 'best' (by the run's validation metric), 'last', or a step number. ``classifier.logits_fn(variables)`` maps
-    images ``[B, H, W, C]`` in [0, 1] to logits ``[B, K]``.
+    images ``[B, H, W, C]`` in [0, 1] to logits ``[B, K]``. ValueError, naming the runs, for the folder of a study.
     """
     classifier, variables, described, _ = load_described(workdir, step)
     return classifier, variables, described["config"]
@@ -26,6 +26,7 @@ def load(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dic
 
 def load_described(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dict, dict, int]:
     """As :func:`load`, with what the checkpoint says of itself (config, image_shape, class_names) and its step."""
+    workdirs.refuse_study(workdir)
     variables, described, step = checkpoint.load_variables(workdirs.checkpoints(workdir), step=step)
     experiment = config.parse(described["config"])
     classifier = classifier_of(experiment.model, tuple(described["image_shape"]), len(described["class_names"]))
@@ -59,12 +60,13 @@ def check_unchanged(described: dict, plain: dict) -> None:
 def from_run(variables: dict, init_from: config.InitFrom, workdir: str) -> dict:
     """``variables`` with the leaves of another run's checkpoint that ``init_from`` includes and does not exclude."""
     source = os.path.abspath(os.path.join(workdir, init_from.workdir))
+    workdirs.refuse_study(source)
     saved, _, _ = checkpoint.load_variables(workdirs.checkpoints(source), step=init_from.step)
-    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(saved)}
+    leaves = {trainable.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(saved)}
     taken = []
 
     def take(path, leaf: Any) -> Any:
-        name = _name(path)
+        name = trainable.name(path)
         if not re.search(init_from.include, name) or (init_from.exclude and re.search(init_from.exclude, name)):
             return leaf
         if name not in leaves:
@@ -97,7 +99,3 @@ def step_of(workdir: str, step: str | int) -> int | None:
         best = checkpoint.best_step(directory)
         return last if best is None else best
     return int(step) if str(step).isdigit() else last
-
-
-def _name(path) -> str:
-    return "/".join(str(getattr(entry, "key", entry)) for entry in path)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks
-from robust_saliency.types import Array, Labels
+from robust_saliency.types import Array, Labels, Scalar
 
 _LEAST_DIFFERENCE = 1e-12
 
@@ -21,6 +21,29 @@ def cross_entropy(logits: Array, labels: Labels) -> Array:
     # Of a label that is no class, as in a padded row, the value is NaN; its gradient must not be, times 0 it counts.
     known = ~jnp.isnan(difference)
     return jnp.where(known, jax.nn.softplus(jnp.where(known, difference, 0)), difference)
+
+
+def smoothed_cross_entropy(logits: Array, labels: Labels, smoothing: Scalar) -> Array:
+    """``logsumexp(z) - (1 - s) z_y - s mean_k z_k`` per example: cross-entropy with a smoothed target; nats.
+
+    The target is ``1 - s + s / K`` on the label and ``s / K`` on each other class, ``smoothing`` s in [0, 1]; 0 is
+    :func:`cross_entropy`. Least, and then above 0, where the probabilities are the target. Source: Szegedy et al. 2016
+    (1512.00567), section 7.
+    """
+    logits = _checked(logits, labels)
+    return cross_entropy(logits, labels) + smoothing * (_score(logits, labels) - jnp.mean(logits, axis=-1))
+
+
+def boosted_cross_entropy(logits: Array, labels: Labels) -> Array:
+    """``-log p_y - log(1.0001 - max_{k != y} p_k + 1e-12)`` per example: nats, higher = further from the label.
+
+    Besides raising the label it lowers the strongest other class. At least about -1e-4. Source: the BCE of MART (Wang
+    et al. 2020, ICLR), with the constants of the authors' code.
+    """
+    logits = _checked(logits, labels)
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    strongest = jnp.exp(jnp.max(jnp.where(_one_hot(labels, logits), -jnp.inf, log_p), axis=-1))
+    return -_score(log_p, labels) - jnp.log(1.0001 - strongest + 1e-12)
 
 
 def margin(logits: Array, labels: Labels) -> Array:
@@ -71,14 +94,42 @@ def kl(logits: Array, other_logits: Array) -> Array:
 
     Computed from log-softmax, so a probability that underflows to 0 adds 0, not NaN.
     """
-    checks.rank("logits", logits, 2)
-    if logits.shape != other_logits.shape:
-        raise ValueError(f"KL needs logits of one shape, got {logits.shape} and {other_logits.shape}.")
-    log_p, log_q = (jax.nn.log_softmax(_widened(z), axis=-1) for z in (logits, other_logits))
+    log_p, log_q = (jax.nn.log_softmax(z, axis=-1) for z in _pair("KL", logits, other_logits))
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
+def js(logits: Array, other_logits: Array) -> Array:
+    """``(KL(p || m) + KL(q || m)) / 2`` with ``m = (p + q) / 2`` per example: nats, in [0, log 2], symmetric.
+
+    With ``d = log q - log p``, ``log(q / m) = log 2 + log sigmoid(d)``, which neither overflows nor divides by 0.
+    Source: Lin 1991, equation 4.1 with equal weights, the Jensen-Shannon divergence.
+    """
+    log_p, log_q = (jax.nn.log_softmax(z, axis=-1) for z in _pair("JS", logits, other_logits))
+    d = log_q - log_p
+    of_p = jnp.exp(log_p) * (jax.nn.log_sigmoid(-d) - jax.nn.log_sigmoid(0.0))
+    of_q = jnp.exp(log_q) * (jax.nn.log_sigmoid(d) - jax.nn.log_sigmoid(0.0))
+    return jnp.sum(of_p + of_q, axis=-1) / 2
+
+
+def logit_l2(logits: Array, other_logits: Array) -> Array:
+    """``sum_k (z_k - z'_k)^2`` per example: squared logit units, >= 0; a shift of all logits counts, unlike in kl, js.
+
+    Source: the pairing of logits of Kannan, Kurakin, Goodfellow 2018 (1803.06373), there a mean.
+    """
+    logits, other_logits = _pair("logit_l2", logits, other_logits)
+    return jnp.sum(jnp.square(logits - other_logits), axis=-1)
+
+
 LOSSES = {"cross_entropy": cross_entropy, "dlr": dlr, "margin": margin}
+# Of two predictions: each is 0 where they are equal, and has no gradient there.
+DIVERGENCES = {"js": js, "kl": kl, "logit_l2": logit_l2}
+
+
+def _pair(name: str, logits: Array, other_logits: Array) -> tuple[Array, Array]:
+    checks.rank("logits", logits, 2)
+    if logits.shape != other_logits.shape:
+        raise ValueError(f"{name} needs logits of one shape, got {logits.shape} and {other_logits.shape}.")
+    return _widened(logits), _widened(other_logits)
 
 
 def _score(logits: Array, labels: Labels) -> Array:

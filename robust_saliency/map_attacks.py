@@ -113,11 +113,13 @@ def map_attack(
     explain: a saliency method of one's own, ``(logits_fn, key, images, labels, spec.saliency) -> maps [B, H, W]``,
         differentiable. Its random numbers are the same before, during and after.
 
-    ValueError for a goal that is missing, not wanted or of another shape, a k above H W, and as the saliency method.
+    ValueError for a goal that is missing, not wanted or of another shape, a k above H W, labels known to be no class,
+    and as the saliency method.
     """
     origin = clean(images, spec.attack.threat)
     attack_key, map_key = randomness.split(key)
     logits_before = logits_fn(origin)
+    checks.known_labels("labels", labels, logits_before.shape[-1])
     predicted = jnp.argmax(logits_before, axis=-1)
     maps_before = explain(logits_fn, map_key, origin, labels, spec.saliency)
     distance_fn = _distance_fn(spec, maps_before, goal)

@@ -1,10 +1,11 @@
 """The optimiser and its learning-rate schedule, from optax."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import optax
 
-from robust_saliency import checks
+from robust_saliency import checks, trainable
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "one_cycle")
@@ -12,7 +13,8 @@ SCHEDULES = ("constant", "cosine", "one_cycle")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """name: 'adam', 'adamw' or 'sgd' (Nesterov momentum; weight decay added to the gradient).
+    """name: 'adam' and 'sgd' (Nesterov momentum) add ``weight_decay`` times the weights to the gradient (L2); 'adamw'
+    takes it off the weights beside the step (Loshchilov, Hutter 2019).
 
     learning_rate: the peak. schedule: 'constant', 'cosine' (to zero), 'one_cycle' (linear rise over the first
     ``warmup_fraction`` of all steps, then cosine to zero). clip_norm: global norm of the gradient; 0 = no clipping.
@@ -31,19 +33,22 @@ class Optimizer:
         checks.one_of("optimizer.schedule", self.schedule, SCHEDULES)
 
 
-def make(spec: Optimizer, total_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The transformation and the schedule that it follows, for a run of ``total_steps`` steps."""
+def make(
+    spec: Optimizer, total_steps: int, trained: Sequence[str] = ()
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The transformation and the schedule that it follows, for a run of ``total_steps`` steps.
+
+    trained: see :func:`robust_saliency.trainable.only`; the norm that is clipped is of these parameters alone.
+    """
     schedule = make_schedule(spec, max(total_steps, 1))
-    if spec.name == "sgd":
-        base = optax.chain(
-            optax.add_decayed_weights(spec.weight_decay), optax.sgd(schedule, momentum=spec.momentum, nesterov=True)
-        )
-    elif spec.name == "adamw":
+    if spec.name == "adamw":
         base = optax.adamw(schedule, weight_decay=spec.weight_decay)
     else:
-        base = optax.adam(schedule)
+        sgd = optax.sgd(schedule, momentum=spec.momentum, nesterov=True)
+        rule = sgd if spec.name == "sgd" else optax.adam(schedule)
+        base = optax.chain(optax.add_decayed_weights(spec.weight_decay), rule)
     clip = optax.clip_by_global_norm(spec.clip_norm) if spec.clip_norm > 0 else optax.identity()
-    return optax.chain(clip, base), schedule
+    return trainable.only(optax.chain(clip, base), trained), schedule
 
 
 def make_schedule(spec: Optimizer, total_steps: int) -> optax.Schedule:

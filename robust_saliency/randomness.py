@@ -38,6 +38,8 @@ def draw(sampler, key: Key, shape: tuple[int, ...], dtype=jnp.float32, **kwargs)
 
 def is_per_example(key: Key) -> bool:
     """True for a key array with one key an example."""
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise ValueError(f"Keys are made by jax.random.key, got an array of dtype {key.dtype} and shape {key.shape}.")
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        got = f"{key!r}" if dtype is None else f"an array of dtype {dtype} and shape {key.shape}"
+        raise ValueError(f"Keys are made by jax.random.key, got {got}.")
     return key.ndim == 1

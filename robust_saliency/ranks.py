@@ -29,6 +29,26 @@ def places(maps: Maps) -> tuple[Array, Array]:
     return first.reshape(maps.shape), last.reshape(maps.shape)
 
 
+def order(values: Array) -> tuple[Array, Array]:
+    """Place of each of the ``values [B, n]`` when a row is sorted ascending, int32 ``[B, n]``; and the sorted values.
+
+    Each of 0 .. n - 1 once: ties keep the order in which they stand; 0 and -0 are tied; NaN comes last. No gradient
+    flows.
+    """
+    checks.rank("values", values, 2)
+    place = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1)
+    operands = jax.lax.stop_gradient(values), place
+    ascending, sorted_from = jax.lax.sort(operands, dimension=1, num_keys=1, is_stable=True)
+    return jax.lax.sort((sorted_from, place), dimension=1, num_keys=1)[1], ascending
+
+
+def stable(maps: Maps) -> tuple[Array, Array]:
+    """:func:`order` of the pixels of ``maps [B, H, W]``, row by row: ``[B, H, W]``; and the sorted, ``[B, H W]``."""
+    checks.rank("maps", maps, 3)
+    rank, ascending = order(maps.reshape(maps.shape[0], -1))
+    return rank.reshape(maps.shape), ascending
+
+
 def centred(maps: Maps) -> Array:
     """Twice the average rank less its mean, ``first + last - (n - 1)``: int32 ``[B, H, W]``, exact, of sum zero."""
     first, last = places(maps)

@@ -12,6 +12,7 @@ FEW = 0.01  # of examples
 LARGEST_LOGITS = 100.0  # logit units between the largest and the smallest: cross-entropy in float32 is 0 beyond
 THROUGH_FLOAT32 = "apgd-ce in float32"  # of a network that computes in a narrower type
 STANDARD = {"steps": 100, "num_queries": 5000, "num_targets": 9}  # of AutoAttack, as published
+USUAL_CURVE_STEPS = 20  # with which the checks at a large epsilon are known to work
 
 
 class Budget(NamedTuple):
@@ -75,11 +76,16 @@ def accuracy(facts: Facts, name: str) -> float:
 
 
 def reaches_zero(facts: Facts) -> Check:
+    """A small budget may fail for want of steps; one that is not small fails for want of a gradient."""
+    steps = facts.budget.curve_steps
+    cause = "for want of a gradient"
+    if steps < USUAL_CURVE_STEPS or _short_of_standard(facts.budget):
+        cause = f"for want of steps (it made {steps}; the budget is below the standard one) or of a gradient"
     left, num = int(np.sum(~facts.fooled_in_box)), len(facts.fooled_in_box)
     return _check(
         "large epsilon fools everybody", left <= FEW * num,
         f"with an epsilon as large as the box {left} of {num} examples withstand the white-box attack",
-        "some image of the box belongs to another class, so the attack fails for want of a gradient",
+        f"some image of the box belongs to another class, so the attack fails {cause}",
     )  # fmt: skip
 
 
@@ -212,12 +218,9 @@ def outputs_are_finite(facts: Facts) -> Check:
 
 def budget_is_standard(facts: Facts) -> Check:
     """At least what AutoAttack is published with: a smaller budget can leave a network standing that is not robust."""
-    budget = facts.budget
-    least = STANDARD | {"num_targets": min(STANDARD["num_targets"], budget.wrong_classes)}
-    short = [name for name, value in least.items() if getattr(budget, name) < value]
-    short += ["version"] if budget.version != "standard" else []
+    budget, least = facts.budget, _standard(facts.budget)
     return _check(
-        "the budget is the standard one", not short,
+        "the budget is the standard one", not _short_of_standard(budget),
         f"AutoAttack in its {budget.version} version: {budget.steps} steps, {budget.num_queries} queries, "
         f"{budget.num_targets} of {budget.wrong_classes} wrong classes",
         f"below the standard of {least['steps']} steps, {least['num_queries']} queries, {least['num_targets']} classes "
@@ -264,3 +267,12 @@ CHECKS = (
 def _check(name: str, passed: bool, found: str, meaning: str) -> Check:
     sentence = f"{found[0].upper()}{found[1:]}."
     return Check(name, bool(passed), sentence if passed else f"{sentence[:-1]}: {meaning}.")
+
+
+def _standard(budget: Budget) -> dict[str, int]:
+    return STANDARD | {"num_targets": min(STANDARD["num_targets"], budget.wrong_classes)}
+
+
+def _short_of_standard(budget: Budget) -> bool:
+    below = any(getattr(budget, name) < least for name, least in _standard(budget).items())
+    return below or budget.version != "standard"

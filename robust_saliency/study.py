@@ -35,17 +35,27 @@ def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
     described |= {"reference": settings["reference"], "command": environment.command()}
 
     loaded: dict = {}
+    for (label, *_), experiment in experiments:
+        if experiment.data not in loaded:
+            loaded[experiment.data] = data.load(experiment.data)
+        _check(label, experiment, loaded[experiment.data])
     for number, ((label, seed, directory, _), experiment) in enumerate(experiments, start=1):
         place = os.path.join(workdir, directory)
         say(f"run {number} of {len(experiments)}: {label}, seed {seed}")
-        if experiment.data not in loaded:
-            loaded[experiment.data] = data.load(experiment.data)
         train.train(experiment, place, loaded[experiment.data])
         if not evaluate.is_done(experiment, place):
             evaluate.evaluate(experiment, place, loaded[experiment.data])
         seconds = before["seconds"] + time.monotonic() - began
         finished = [run for run in runs if _evaluation_in(workdir, run["dir"]) == evaluations.get(run["label"])]
         records.write_json(os.path.join(workdir, "study.json"), {**described, "runs": finished, "seconds": seconds})
+
+
+def _check(label: str, experiment: config.Experiment, loaded: data.Data) -> None:
+    """A run that cannot be trained is told before the runs in front of it are."""
+    try:
+        train.check(experiment, loaded)
+    except ValueError as error:
+        raise ValueError(f"config.study.runs[{label}]: {error}") from error
 
 
 def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experiment]]:

@@ -7,18 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency import checkpoint, checks, environment, initialise, optimizer, records, sharding, workdirs
+from robust_saliency import (
+    checkpoint,
+    environment,
+    initialise,
+    models,
+    optimizer,
+    records,
+    sharding,
+    trainable,
+    workdirs,
+)
 from robust_saliency import data as data_lib
 from robust_saliency.config import Experiment
+from robust_saliency.epoch_end import EpochEnd
 from robust_saliency.progress import Progress, say
-from robust_saliency.train_step import (
-    INIT,
-    TrainState,
-    attack_of,
-    make_train_step,
-    make_validation_step,
-    validation_metrics,
-)
+from robust_saliency.train_step import INIT, TrainState, make_train_step
 
 # Sections in which a workdir's config may differ from the one that goes on with it: training does not read them.
 FREE_SECTIONS = ("benchmark", "description", "evaluation", "robustness", "study", "title")
@@ -31,79 +35,157 @@ class Diverged(ValueError):
 def train(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> dict:
     """Trains in ``workdir``, or goes on training there; returns what it took: steps, seconds, compile_seconds.
 
-    Writes config.json, metrics.jsonl and checkpoints/. Raises :class:`Diverged` on a loss that is not finite, naming
-    the step and the last good checkpoint.
+    Writes config.json, metrics.jsonl and checkpoints/, and for every phase before the last the same below phases/.
+    Raises :class:`Diverged` on a loss that is not finite, naming the step and the last good checkpoint.
     """
     with workdirs.Workdir(workdir):
         workdirs.claim(workdir, experiment.plain, ignore=FREE_SECTIONS)
-        return _Training(experiment, workdir, data or data_lib.load(experiment.data)).run()
+        data = data or data_lib.load(experiment.data)
+        runs = [(os.path.join(workdir, folder), phase) for folder, phase in experiment.phases]
+        trainings = [_Training(each, folder, data) for folder, each in (*runs, (workdir, experiment))]
+        for folder, phase in runs:
+            train(phase, folder, data)
+        return trainings[-1].run()
+
+
+def check(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
+    """The network to train; ValueError where it cannot be built for the data, or a phase cannot train it."""
+    for _, phase in experiment.phases:
+        check(phase, data)
+    try:
+        return _checked(experiment, data)
+    except ValueError as error:
+        if not experiment.place:
+            raise
+        raise ValueError(f"{experiment.place}: {error}") from error
+
+
+def _checked(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
+    _check_reads(experiment, data)
+    classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
+    params = jax.eval_shape(classifier.init, jax.random.key(0))["params"]
+    trainable.labels(params, experiment.train.trainable)
+    experiment.objective.function.check(classifier, experiment.objective.spec)
+    return classifier
+
+
+def _check_reads(experiment: Experiment, data: data_lib.Data) -> None:
+    reads = experiment.objective.function.reads
+    held = data.train.gather(np.arange(1)) if reads else {}
+    lacking = [name for name in reads if name not in held]
+    if lacking:
+        raise ValueError(
+            f"config.objective.name {experiment.objective.name!r} reads {', '.join(lacking)}, which the training data "
+            f"of config.data.name {experiment.data.name!r} do not have; they have {', '.join(sorted(held))}. A feature "
+            "of the data that is a lesion mask is named by config.data.mask_field."
+        )
 
 
 class _Training:
+    """One run. What its config asks of the network is checked when it is made, before anything is trained."""
+
     def __init__(self, experiment: Experiment, workdir: str, data: data_lib.Data):
         self.experiment, self.workdir, self.data = experiment, workdir, data
         self.name = os.path.basename(os.path.abspath(workdir))
-        spec = experiment.data
+        spec, settings = experiment.data, experiment.train
         self.mesh = sharding.make_mesh(experiment.num_devices, spec.batch_size, "config.data.batch_size")
         self.root = jax.random.key(experiment.seed)
         self.metrics = records.MetricsLog(workdir)
-        self.steps_per_epoch = data_lib.steps_per_epoch(data.train, spec.batch_size, spec.class_balanced)
-        self.total_steps = experiment.train.epochs * self.steps_per_epoch
-        self.classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
-        self.transformation, self.schedule = optimizer.make(experiment.optimizer, self.total_steps)
+        self.replays = experiment.objective.function.replays(experiment.objective.spec)
+        batches = data_lib.steps_per_epoch(data.train, spec.batch_size, spec.class_balanced)
+        self.steps_per_epoch = self.replays * batches
+        self.total_steps = settings.epochs * self.steps_per_epoch
+        self.classifier = check(experiment, data)
+        self.transformation, self.schedule = optimizer.make(experiment.optimizer, self.total_steps, settings.trainable)
+        trained = self.classifier
+        if settings.batch_norm == "frozen":
+            trained = models.with_frozen_statistics(self.classifier)
+        self.step = make_train_step(trained, experiment, self.transformation, self.schedule, self.total_steps)
+        self.judge = EpochEnd(
+            trained, experiment, data.validation, self._make_batches, self.mesh, self.root, self.total_steps
+        )
 
     def run(self) -> dict:
         began = time.monotonic()
         settings = self.experiment.train
-        best_metric = self._best_metric()
         options = {
             "keep_last": settings.keep_last,
             "keep_best": settings.keep_best,
-            "best_metric": best_metric,
-            "best_mode": "min" if best_metric == "loss" else "max",
+            "best_metric": self.judge.best_metric,
+            "best_mode": self.judge.best_mode,
         }
         with checkpoint.Checkpointer(workdirs.checkpoints(self.workdir), **options) as self.checkpointer:
             self.batches = self._make_batches()
             state, first = self._first_state()
-            self.metrics.cut_back(first)
-            timing = self._loop(state, first) if first < self.total_steps else {}
-        took = {"steps": self.total_steps - first, "seconds": time.monotonic() - began, **timing}
-        if took["steps"]:
-            self._record(took)
+            self.why = self.judge.ended(self.metrics.read(), first)
+            steps, timing = 0, {}
+            if not self.why:
+                self.metrics.cut_back(first)
+                if first:
+                    say(f"{self.name}: going on from step {first} of {self.total_steps}")
+                if first < self.total_steps:
+                    steps, timing = self._loop(state, first)
+        took = {"steps": steps, "seconds": time.monotonic() - began, **timing}
+        done = self.metrics.read()[-1]["step"] if self.why else first + steps
+        if self.why:
+            say(f"{self.name}: ended after {done} of {self.total_steps} steps: {self.why}")
+        if steps or (self.why and not os.path.exists(self._facts)):
+            self._record(took, done)
         return took
 
-    def _record(self, took: dict) -> None:
+    @property
+    def _facts(self) -> str:
+        return os.path.join(self.workdir, "training.json")
+
+    def _record(self, took: dict, done: int) -> None:
         """training.json: how the weights came about, for the report; of a killed run only the last steps are timed."""
-        facts = {"command": environment.command(), "hardware": environment.hardware(), "steps": self.total_steps}
+        facts = {"command": environment.command(), "hardware": environment.hardware(), "steps": done}
         timing = {"timed_steps": took["steps"], "seconds": took["seconds"]}
-        records.write_json(os.path.join(self.workdir, "training.json"), facts | timing)
+        if self.why:
+            kept = checkpoint.steps(workdirs.checkpoints(self.workdir))[-1]
+            facts["ended"] = {"why": self.why, "of_steps": self.total_steps, "checkpoint": kept}
+        records.write_json(self._facts, facts | timing)
 
     def _first_state(self) -> tuple[TrainState, int]:
-        variables = self.classifier.init(jax.random.fold_in(self.root, INIT))
-        opt_state = self.transformation.init(variables["params"])
-        state = TrainState(jnp.zeros((), jnp.int32), variables["params"], variables["state"], opt_state, ())
-        state = sharding.put_replicated(state, self.mesh)
+        state = self._new_state()
         saved = self.checkpointer.restore(_abstract(state.variables), _abstract(state.trainer))
         if saved is not None:
-            say(f"{self.name}: going on from step {saved.step} of {self.total_steps}")
-            variables = saved.variables
+            trainer = dict(saved.trainer)
+            live = trainer.pop("live", saved.variables)
             self.batches.restore(saved.position)
-            return TrainState(params=variables["params"], model_state=variables["state"], **saved.trainer), saved.step
+            return state._replace(params=live["params"], model_state=live["state"], **trainer), saved.step
         if self.experiment.init_from.workdir:
             taken = initialise.from_run(state.variables, self.experiment.init_from, self.workdir)
             taken = sharding.put_replicated(taken, self.mesh)
             state = state._replace(params=taken["params"], model_state=taken["state"])
+            if self.experiment.train.average_decay:
+                state = state._replace(average=jax.tree.map(jnp.copy, state.params))
         return state, 0
 
-    def _loop(self, state: TrainState, first: int) -> dict:
+    def _new_state(self) -> TrainState:
+        variables = self.classifier.init(jax.random.fold_in(self.root, INIT))
+        params = variables["params"]
+        average = jax.tree.map(jnp.copy, params) if self.experiment.train.average_decay else ()
+        opt_state = self.transformation.init(params)
+        state = TrainState(jnp.zeros((), jnp.int32), params, variables["state"], opt_state, (), average)
+        state = sharding.put_replicated(state, self.mesh)
+        batch = data_lib.to_float(sharding.put_batch(next(self._make_batches()), self.mesh))
+        objective = self.experiment.objective
+        return state._replace(carry=objective.function.start(batch, objective.spec))
+
+    def _loop(self, state: TrainState, first: int) -> tuple[int, dict]:
+        """How many steps were done, and what they took."""
         settings = self.experiment.train
         step_fn, compile_seconds = self._compiled_step(state)
+        scale = self._learning_rate_scale()
         began = time.monotonic()
         window: list[dict] = []
         window_began = began
         with Progress(self.name, self.total_steps, first, self.experiment.data.batch_size) as progress:
             for done in range(first + 1, self.total_steps + 1):
-                state, metrics = step_fn(state, sharding.put_batch(next(self.batches), self.mesh), self.root)
+                if (done - 1) % self.replays == 0:
+                    batch = sharding.put_batch(next(self.batches), self.mesh)
+                state, metrics = step_fn(state, batch, self.root, scale)
                 if sharding.must_wait(self.mesh):
                     jax.block_until_ready(metrics)
                 window.append(metrics)
@@ -116,10 +198,13 @@ class _Training:
                     progress.update(len(window), **{name: values[name] for name in ("loss",)})
                     window = []
                 if end_of_epoch:
-                    self._end_of_epoch(state, done)
+                    self.why = self._end_of_epoch(state, done)
+                    scale = self._learning_rate_scale()
                 if not window:
                     window_began = time.monotonic()
-        return {"compile_seconds": compile_seconds, "loop_seconds": time.monotonic() - began}
+                if self.why:
+                    break
+        return done - first, {"compile_seconds": compile_seconds, "loop_seconds": time.monotonic() - began}
 
     def _make_batches(self) -> data_lib.TrainBatches:
         return data_lib.train_batches(
@@ -132,15 +217,13 @@ class _Training:
         )
 
     def _compiled_step(self, state: TrainState):
-        whole = sharding.replicated(self.mesh)
-        step = make_train_step(self.classifier, self.experiment, self.transformation, self.schedule, self.total_steps)
+        places = jax.tree.map(lambda leaf: leaf.sharding, state)
         example = sharding.put_batch(next(self._make_batches()), self.mesh)
         began = time.monotonic()
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
-        compiled = jitted.lower(state, example, self.root).compile()
+        jitted = jax.jit(self.step, donate_argnums=0, out_shardings=(places, sharding.replicated(self.mesh)))
+        compiled = jitted.lower(state, example, self.root, self._learning_rate_scale()).compile()
         seconds = time.monotonic() - began
         say(f"{self.name}: training step compiled in {seconds:.1f} s")
-        self.validate = jax.jit(make_validation_step(self.classifier, self.experiment))
         return compiled, seconds
 
     def _mean_of(self, window: list[dict], done: int) -> dict[str, float]:
@@ -160,30 +243,40 @@ class _Training:
             "optimizer.learning_rate or optimizer.clip_norm, or a longer ramp of epsilon (schedules.epsilon.until)."
         )
 
-    def _end_of_epoch(self, state: TrainState, done: int) -> None:
+    def _end_of_epoch(self, state: TrainState, done: int) -> str:
+        """Validates and saves where it is time to; why training ends here, '' where it does not."""
         settings, epoch = self.experiment.train, done // self.steps_per_epoch
         last = done == self.total_steps
-        metrics = {}
-        if last or epoch % settings.validate_every == 0:
-            metrics = self._validated(state)
+        validates, saves = (
+            last or epoch % every == 0 for every in (settings.validate_every, settings.checkpoint_every)
+        )
+        # The guard goes back by one epoch, so that each must be there.
+        saves = saves or settings.guard_drop > 0
+        if not (validates or saves):
+            return ""
+        variables, metrics, why = self.judge.kept_variables(state), {}, ""
+        if settings.guard_drop:
+            self._write("guard", done, pgd_accuracy=self.judge.pgd_accuracy(variables))
+            why = self.judge.collapse(self.metrics.read())
+            if why:
+                return why
+        if validates:
+            metrics = self.judge.validated(variables)
             self._write("validation", done, **metrics)
-        if last or epoch % settings.checkpoint_every == 0:
+            why = "" if last else self.judge.patience_is_over(self.metrics.read())
+        if saves or why:
             self.checkpointer.save(
                 done,
-                variables=state.variables,
+                variables=variables,
                 trainer=state.trainer,
                 position=self.batches.position(),
                 config=self._described(),
                 metrics=metrics,
             )
+        return why
 
-    def _validated(self, state: TrainState) -> dict[str, float]:
-        size = self.experiment.data.batch_size
-        totals: dict[str, np.ndarray] = {}
-        for batch in data_lib.eval_batches(self.data.validation, batch_size=size):
-            sums = jax.device_get(self.validate(state.variables, sharding.put_batch(batch, self.mesh), self.root))
-            totals = {name: totals.get(name, 0.0) + value.astype(np.float64) for name, value in sums.items()}
-        return validation_metrics(totals)
+    def _learning_rate_scale(self) -> jax.Array:
+        return sharding.put_replicated(jnp.float32(self.judge.learning_rate_scale(self.metrics.read())), self.mesh)
 
     def _write(self, split: str, done: int, **values: float) -> None:
         self.metrics.write(done, split=split, epoch=done / self.steps_per_epoch, **values)
@@ -195,14 +288,6 @@ class _Training:
             "image_shape": list(self.data.image_shape),
             "class_names": list(self.data.class_names),
         }
-
-    def _best_metric(self) -> str:
-        attacked = attack_of(self.experiment) is not None
-        accuracies = ["accuracy", "robust_accuracy"] if attacked else ["accuracy"]
-        balanced = [f"balanced_{name}" for name in accuracies]
-        usual = (balanced if self.experiment.data.class_balanced else accuracies)[-1]
-        chosen = self.experiment.train.best_metric or usual
-        return checks.one_of("train.best_metric", chosen, ["loss", *accuracies, *balanced])
 
 
 def _abstract(tree):

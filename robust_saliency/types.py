@@ -24,7 +24,7 @@ Batch = Mapping[str, Array]
 
 LogitsFn = Callable[[Images], Array]  # [B, H, W, C] -> [B, K]
 LossFn = Callable[[Images], Array]  # [B, H, W, C] -> [B], which attacks maximise
-SaliencyFn = Callable[[Images, Labels], Maps]
+SaliencyFn = Callable[[Key, Images, Labels], Maps]
 
 
 class Attack(Protocol):

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from robust_saliency.baselines import KINDS, Baseline, fill, gaussian_blur
+from robust_saliency.baselines import KINDS, Baseline, fill
+from robust_saliency.blur import gaussian_blur
 from robust_saliency.randomness import per_example_keys
 
 SHAPE = (3, 6, 5, 2)

@@ -2,11 +2,13 @@
 
 import math
 
-from robust_saliency import benchmark, models, records
+from robust_saliency import benchmark, benchmark_training, models, objectives, records, sharding
 from tests import tiny
 
 
-def test_every_network_has_a_row_that_adds_up(tmp_path, capsys):
+def test_every_network_and_objective_has_a_row_that_adds_up(tmp_path, capsys, monkeypatch):
+    few = {name: objectives.OBJECTIVES[name] for name in ("standard", "adversarial", "free")}
+    monkeypatch.setattr(objectives, "OBJECTIVES", few)
     settings = {"batch_size": 4, "image_size": 32, "repetitions": 1, "attack": {"name": "pgd", "num_steps": 1}}
     path = benchmark.benchmark(tiny.experiment(benchmark=settings), str(tmp_path))
     described = records.read_json(path)
@@ -19,3 +21,17 @@ def test_every_network_has_a_row_that_adds_up(tmp_path, capsys):
     assert {"command", "hardware", "versions", "benchmark"} <= set(described)
     table = capsys.readouterr().out
     assert all(name in table for name in (*models.MODELS, *benchmark.COLUMNS))
+    training = {row["objective"]: row for row in described["training"]}
+    assert list(training) == list(objectives.OBJECTIVES)
+    for name, row in training.items():
+        assert row["gradients"] > 0 and row["images_per_second"] > 0
+        assert (row["ratio"] is None) == (name == "standard")
+    assert all(name in table for name in (*objectives.OBJECTIVES, *benchmark_training.COLUMNS))
+
+
+def test_an_objective_that_the_attack_does_not_suit_has_no_row_and_its_reason(capsys, monkeypatch):
+    monkeypatch.setattr(objectives, "OBJECTIVES", {"trades": objectives.OBJECTIVES["trades"]})
+    settings = {"batch_size": 4, "repetitions": 1, "attack": {"start": "none", "num_steps": 1}}
+    experiment = tiny.experiment(benchmark=settings)
+    assert benchmark_training.rows(experiment, sharding.make_mesh(2, 4, "batch_size")) == []
+    assert "no training step of trades: " in capsys.readouterr().err

@@ -25,7 +25,8 @@ from robust_saliency import (
 )
 from robust_saliency.threat import Threat
 
-CONFIGS = sorted(path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py") if path.stem != "__init__")
+FILES = pathlib.Path(common.__file__).parent.glob("*.py")
+CONFIGS = sorted(path.stem for path in FILES if "def get_config(" in path.read_text())
 
 
 def parsed(**changes):
@@ -41,7 +42,12 @@ def test_the_defaults_name_every_field_of_every_method_that_can_be_chosen():
     in_code_only = {"bounds", "mask", "init", "eot_samples"}
     attack_fields = (config_fields.fields_of(attacks.PGD) | config_fields.fields_of(attacks.FGSMRS)) - in_code_only
     assert set(plain["objective"]["attack"]) == attack_fields | {"name"}
-    assert set(plain["objective"]) == config_fields.fields_of(objectives.Adversarial) | {"name"}
+    regimes = {field for Spec, _ in objectives.OBJECTIVES.values() for field in config_fields.fields_of(Spec)}
+    assert set(plain["objective"]) == regimes | {"name", "wrappers", *objectives.WRAPPERS}
+    for name, (Spec, _) in objectives.WRAPPERS.items():
+        assert set(plain["objective"][name]) == config_fields.fields_of(Spec) - {"inner"}
+    for ramp in plain["schedules"].values():
+        assert set(ramp) == config_fields.fields_of(schedules.Ramp)
     assert set(plain["train"]) == config_fields.fields_of(config.Train)
     assert set(plain["evaluation"]) == config_fields.fields_of(config.Evaluation)
     assert set(plain["data"]) == config_fields.fields_of(config.DataSpec)
@@ -49,12 +55,24 @@ def test_the_defaults_name_every_field_of_every_method_that_can_be_chosen():
     for registry, sections in (
         (saliency.SALIENCY, plain["evaluation"]["maps"].values()),
         (metrics.METRICS, plain["evaluation"]["metrics"].values()),
+        (saliency.SALIENCY, [plain["objective"]["guide"]]),
         (models.MODELS, [plain["model"]]),
     ):
         known = {field for Spec, *_ in registry.values() for field in config_fields.fields_of(Spec)}
         for section in sections:
             assert set(section) == known | {"name"}
     assert set(plain["data"]["augment"]) == config_fields.fields_of(type(parsed().data.augment))
+
+
+def test_the_guide_of_scaat_is_chosen_by_name_and_its_quantile_annealed():
+    section = {"name": "scaat", "guide": {"name": "smoothgrad", "num_samples": 3}, "quantile": 0.25}
+    ramp = {"until": 0.5, "start": 4.0}
+    experiment = parsed(objective=section, schedules={"quantile": ramp})
+    spec = experiment.objective.spec
+    assert spec.guide == saliency.SmoothGrad(num_samples=3)
+    for progress, quantile in ((0.0, 1.0), (0.25, 0.625), (0.5, 0.25), (1.0, 0.25)):
+        assert float(schedules.apply(spec, experiment.ramps, progress).quantile) == quantile
+    assert "guide smoothgrad" in descriptions.described(experiment.objective)
 
 
 def test_numbers_reach_the_specs():
@@ -94,7 +112,7 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
     ("changes", "message"),
     [
         ({"objective": {"name": "adversrial"}}, r"objective.*'adversrial'.*Did you mean 'adversarial'"),
-        ({"objective": {"name": ""}}, r"config.objective needs a name. Choices: adversarial, standard"),
+        ({"objective": {"name": ""}}, r"config.objective needs a name. Choices: adversarial, .*, standard"),
         ({"objective": {"name": "adversarial", "attack": {"name": "pgdd"}}}, r"attack.*'pgdd'.*Did you mean 'pgd'"),
         (
             {"objective": {"name": "adversarial", "attack": {"epsilon": -0.1}}},
@@ -108,6 +126,30 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
             {"objective": {"name": "adversarial", "attack": {"norm": "l3"}}},
             r"config.objective.attack: Unknown norm 'l3'.*Choices: l1, l2, linf",
         ),
+        (
+            {"objective": {"name": "adversarial", "attack": {"norm": "l2"}}},
+            r"config.objective.attack.epsilon: in norm 'l2' it is the length .* 0.5; got 0.0157, a radius for linf",
+        ),
+        (
+            {"evaluation": {"attacks": {"linf": {"norm": "l1"}}}},
+            r"attacks.linf.epsilon: in norm 'l1' it is the sum .* got 0.0157, a radius for linf",
+        ),
+        (
+            {"evaluation": {"attacks": {"l2": {"norm": "linf", "epsilon": 3.0}}}},
+            r"attacks.l2.epsilon: in norm 'linf' it is a change of each pixel of \[0, 1\].* got 3.0",
+        ),
+        ({"robustness": {"norm": "l2"}}, r"config.robustness.epsilon: in norm 'l2' .* got 0.0157, a radius for linf"),
+        (
+            {"objective": {"name": "scaat", "guide": {"name": "gradent"}}},
+            r"guide.name 'gradent'. Did you mean",
+        ),
+        (
+            {"objective": {"name": "scaat", "guide": {"channels": "none"}}},
+            r"SCAAT.guide must give one value",
+        ),
+        ({"objective": {"name": "scaat", "quantile": 1.5}}, r"objective.quantile must be in \[0, 1\], got 1.5"),
+        ({"objective": {"name": "scaat", "attack": {"start": "none"}}}, r"starts at the clean image.*start='gaussian'"),
+        ({"objective": {"name": "scaat", "renewed": True, "attack": {"name": "apgd"}}}, r"need pgd with.*got APGD"),
         ({"evaluation": {"metrics": {"gini": {"name": "ginni"}}}}, r"metric.*'ginni'.*Did you mean 'gini'"),
         ({"evaluation": {"maps": {"gradient": {"name": "gradiant"}}}}, r"saliency.*'gradiant'.*'gradient'"),
         ({"train": {"epochs": "many"}}, r"config.train.epochs must be a whole number, got 'many'"),
@@ -193,13 +235,13 @@ class Told:
 
 
 FACTLESS = (Power, OWN_METRIC[1], ("maps",))
-GREEDY = (Told, OWN_METRIC[1], ("saliency_fn",))
+GREEDY = (Told, OWN_METRIC[1], ("gradients",))
 
 
 def test_a_users_own_metric_that_an_evaluation_cannot_use_is_told_before_anything_is_trained():
     for attribute, message in (
         ("FACTLESS", "has no title and no direction and no range"),
-        ("GREEDY", "Unknown argument of .*'saliency_fn'"),
+        ("GREEDY", "Unknown argument of .*'gradients'"),
     ):
         name = f"{__name__}:{attribute}"
         try:
@@ -278,7 +320,7 @@ def test_config_json_gives_the_same_experiment():
     assert config.parse(again) == config.parse(ConfigDict(copy.deepcopy(plain)))
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "common"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_parses_all_its_runs_and_states_its_command(name):
     from robust_saliency import study
 
@@ -292,7 +334,7 @@ def test_every_config_parses_all_its_runs_and_states_its_command(name):
         config.parse(plain)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "common"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_a_robustness_report_attacks_within_the_epsilon_of_the_evaluation(name):
     plain = config.to_plain(importlib.import_module(f"configs.{name}").get_config())
     norm = plain["robustness"]["norm"]
@@ -303,3 +345,45 @@ def test_the_benchmark_has_an_attack_of_its_own():
     benchmark = parsed(benchmark={"attack": {"name": "fgsm", "epsilon": 0.1}, "repetitions": 1}).benchmark
     assert benchmark.attack.spec == attacks.FGSM(threat=attacks.PGD().threat.__class__(epsilon=0.1))
     assert (benchmark.repetitions, benchmark.batch_size) == (1, 128)
+
+
+@pytest.mark.parametrize(("own", "expected"), [((), ("^params/logits",)), (("conv1",), ("conv1",))])
+def test_awp_attacks_the_weights_that_train_unless_it_names_others(own, expected):
+    objective = {"name": "adversarial", "wrappers": ["awp"], "awp": {"trainable": own}}
+    assert parsed(objective=objective, train={"trainable": ["^params/logits"]}).objective.spec.trainable == expected
+
+
+def _own_loss(classifier, variables, carry, key, batch, spec):
+    raise NotImplementedError
+
+
+OWN = types.spec(type("OwnSpec", (), {}))
+OBJECTIVE_OF_FUNCTION, ATTACK_OF_OBJECTIVE = (OWN, brighten), (OWN, objectives.Objective(_own_loss, _own_loss))
+ATTACK_OF_TEXT, ATTACK_OF_THREE, METRIC_OF_TWO = (OWN, "brighten"), (OWN, brighten, ()), (OWN, brighten)
+
+
+@pytest.mark.parametrize(
+    ("section", "attribute", "message"),
+    [
+        ("objective", "OBJECTIVE_OF_FUNCTION", r"config.objective.name: an objective is a tuple \(Spec, Objective"),
+        ("attack", "ATTACK_OF_OBJECTIVE", r"the attack .* must be a tuple of a spec and a function, got Objective"),
+        ("attack", "ATTACK_OF_TEXT", r"config.objective.attack.name: .* a function, got 'brighten' second"),
+        ("attack", "ATTACK_OF_THREE", r"must be a tuple \(Spec, function\), got 3 entries"),
+        ("metric", "METRIC_OF_TWO", r"must be a tuple \(Spec, function, needs\), got 2 entries"),
+    ],
+)
+def test_a_users_own_method_of_the_wrong_kind_is_one_sentence(section, attribute, message):
+    named = {"name": f"{__name__}:{attribute}"}
+    changes = {
+        "objective": {"objective": named},
+        "attack": {"objective": {"name": "adversarial", "attack": named}},
+        "metric": {"evaluation": {"metrics": {"own": named}}},
+    }[section]
+    with pytest.raises(ValueError, match=message):
+        config.parse({**config.to_plain(common.default()), **changes})
+
+
+@pytest.mark.parametrize("field", ["steps", "num_queries", "num_targets", "curve_steps", "num_searches"])
+def test_a_robustness_report_that_would_not_attack_is_refused_by_its_field(field):
+    with pytest.raises(ValueError, match=rf"^config.robustness.{field} must be at least 1, got 0\.$"):
+        parsed(robustness={field: 0})

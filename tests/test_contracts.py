@@ -21,6 +21,7 @@ REGISTRIES = {
     "metric": metrics.METRICS,
     "objective": objectives.OBJECTIVES,
     "saliency": saliency.SALIENCY,
+    "wrapper": objectives.WRAPPERS,
 }
 ENTRIES = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry]
 
@@ -271,9 +272,27 @@ def test_a_decision_stays_in_the_threat_model_and_says_the_truth(decide, rng):
     np.testing.assert_array_equal(again.images, found[order])
 
 
+_TWO_STEPS = attacks.PGD(num_steps=2)
 OBJECTIVE_ROWS = {
-    "standard": {},
-    "adversarial": {"attack": attacks.PGD(num_steps=2), "include_clean": True},
+    "standard": {"label_smoothing": 0.1},
+    "adversarial": {"attack": _TWO_STEPS, "include_clean": True},
+    "consistent": {"attack": _TWO_STEPS, "target": "least_likely"},
+    "fgsm_rs": {},
+    "free": {},
+    "grad_align": {},
+    "gradient_penalty": {},
+    "lesion_mask_control": {"attack": _TWO_STEPS, "divergence": "js"},
+    "mart": {"attack": _TWO_STEPS},
+    "n_fgsm": {},
+    "saliency_guided": {},
+    "scaat": {"attack": _TWO_STEPS, "renewed": True, "strength": "until_flip", "budget": "saliency"},
+    "trades": {"attack": _TWO_STEPS},
+}
+# name -> the fields of a wrapper that is quick; it stands around 'adversarial'.
+WRAPPER_ROWS = {
+    "adaptive_epsilon": {"num_shares": 2},
+    "awp": {"gamma": 0.02},
+    "clean_mix": {"clean_weight": 0.3},
 }
 
 
@@ -289,17 +308,29 @@ def batch(rng):
         "label": jnp.array([0, 1, 2, 0], jnp.int32),
         "id": jnp.arange(4, dtype=jnp.int32),
         "valid": jnp.array([True, True, True, False]),
+        "lesion_mask": jnp.asarray(rng.random((4, 16, 16)) < 0.4, jnp.float32),
     }
 
 
 def test_every_objective_has_a_row():
     assert set(OBJECTIVE_ROWS) == set(objectives.OBJECTIVES)
+    assert set(WRAPPER_ROWS) == set(objectives.WRAPPERS)
 
 
-@pytest.mark.parametrize("name", OBJECTIVE_ROWS)
+def row_of(name):
+    """The objective and the spec of a row; of a wrapper those of it around 'adversarial'."""
+    if name in OBJECTIVE_ROWS:
+        Spec, objective = objectives.OBJECTIVES[name]
+        return objective, Spec(**OBJECTIVE_ROWS[name])
+    Spec, wrap = objectives.WRAPPERS[name]
+    objective, inner = row_of("adversarial")
+    return wrap(objective), Spec(inner=inner, **WRAPPER_ROWS[name])
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVE_ROWS, *WRAPPER_ROWS])
 def test_an_objective_is_pure_finite_and_ignores_padding(name, classifier, batch, key):
-    Spec, objective = objectives.OBJECTIVES[name]
-    spec, variables = Spec(**OBJECTIVE_ROWS[name]), classifier.init(key)
+    (objective, spec), variables = row_of(name), classifier.init(key)
+    objective.check(classifier, spec)
     perturbed = jax.jit(lambda batch: objective.perturb(classifier, variables, key, batch, spec))(batch)
     assert set(batch) <= set(perturbed)
     chex.assert_trees_all_equal({field: perturbed[field] for field in batch}, batch)
@@ -307,7 +338,8 @@ def test_an_objective_is_pure_finite_and_ignores_padding(name, classifier, batch
     @jax.jit
     def value_and_gradient(params, batch):
         def loss(params):
-            return objective.loss(classifier, {**variables, "params": params}, (), key, batch, spec)
+            carry = objective.start(batch, spec)
+            return objective.loss(classifier, {**variables, "params": params}, carry, key, batch, spec)
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
@@ -318,5 +350,46 @@ def test_an_objective_is_pure_finite_and_ignores_padding(name, classifier, batch
     assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
     chex.assert_trees_all_equal_structs(state, variables["state"])
     # What stands in the padded row does not count.
-    padded = {field: value.at[3].set(jnp.zeros_like(value[3])) for field, value in perturbed.items()}
+    weights = perturbed.get("weight_perturbation")
+    of_examples = {field: value for field, value in perturbed.items() if value is not weights}
+    padded = {field: value.at[3].set(jnp.zeros_like(value[3])) for field, value in of_examples.items()}
+    padded |= {} if weights is None else {"weight_perturbation": weights}
     chex.assert_trees_all_close(value_and_gradient(variables["params"], padded)[1], gradient, atol=1e-6)
+
+
+def scaled(tree, factor):
+    return jax.tree.map(lambda leaf: factor * leaf, tree)
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVE_ROWS, *WRAPPER_ROWS])
+def test_an_objective_is_traced_once_and_the_order_of_the_batch_does_not_count(name, classifier, batch, key):
+    """A whole step, with one key an example: each adversary, mask or guide follows its example wherever that stands."""
+    (objective, spec), variables = row_of(name), classifier.init(key)
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def step(params, carry, keys, batch, spec):
+        given = {**variables, "params": params}
+        perturbed = objective.perturb(classifier, given, keys, batch, spec)
+
+        def loss(params, carry):
+            return objective.loss(classifier, {**variables, "params": params}, carry, key, perturbed, spec)
+
+        (value, (state, _)), (slope, along) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, carry)
+        of_weights = perturbed.pop("weight_perturbation", ())
+        return (value, state, slope, of_weights), (perturbed, objective.advance(carry, along, perturbed, spec))
+
+    keys, order = randomness.per_example_keys(key, batch["id"]), jnp.array([2, 0, 3, 1])
+    carry = jax.tree.map(lambda leaf: leaf + 0.01 * batch["image"], objective.start(batch, spec))
+    whole, examples = step(variables["params"], carry, keys, batch, spec)
+    turned_carry, turned_keys, turned_batch = jax.tree.map(lambda leaf: leaf[order], (carry, keys, batch))
+    turned, turned_examples = step(variables["params"], turned_carry, turned_keys, turned_batch, spec)
+    chex.assert_trees_all_close(turned, whole, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(turned_examples, jax.tree.map(lambda leaf: leaf[order], examples), atol=1e-5)
+    # Other weights, images and numbers, epsilon too: each counts, and none is a new trace.
+    others, dimmed = scaled(variables["params"], 0.9), {**batch, "image": batch["image"] / 2}
+    assert step(others, carry, keys, batch, spec)[0][0] != whole[0]
+    assert step(variables["params"], carry, keys, dimmed, spec)[0][0] != whole[0]
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(step(variables["params"], carry, keys, batch, scaled(spec, 0.5)), (whole, examples))

@@ -1,6 +1,6 @@
 """What a report says of a method is what was run, in a form that a reader can check."""
 
-from robust_saliency import attacks, descriptions, saliency
+from robust_saliency import attacks, descriptions, objectives, saliency
 from robust_saliency.config_fields import Method
 from robust_saliency.threat import Threat
 
@@ -33,3 +33,17 @@ def test_a_map_is_defined_before_its_settings():
     assert " Here: gradient: score logit" in text
     assert descriptions.kind(method) == "magnitude"
     assert descriptions.kind(Method("gradient", saliency.Gradient(sign="signed", channels="sum"), None)) == "signed"
+
+
+def test_a_reader_is_told_that_a_control_uses_the_true_mask():
+    text = descriptions.described(Method("lesion_mask_control", objectives.LesionMaskControl(), None))
+    assert text.startswith("A control that USES THE TRUE LESION MASK")
+    assert text.endswith("attacked outside.")
+
+
+def test_of_scaat_the_guide_is_named_and_only_the_share_that_counts_is_said():
+    assert "guide gradient, score logit" in sentence("scaat", objectives.SCAAT())
+    assert "quantile 0.5" in sentence("scaat", objectives.SCAAT())
+    assert "energy" not in sentence("scaat", objectives.SCAAT())
+    by_energy = sentence("scaat", objectives.SCAAT(protect="energy", energy=0.3))
+    assert "energy 0.3" in by_energy and "quantile" not in by_energy

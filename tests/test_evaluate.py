@@ -162,6 +162,7 @@ def test_curves_pictures_and_summary_say_what_the_report_needs(run):
     assert pictures["map/gradient"].shape == (3, 32, 32)
     assert set(summary["metrics"]) == {label for label, _ in experiment.evaluation.metrics}
     assert summary["metrics"]["gini"]["direction"] == "higher"
+    assert summary["objective"].startswith("CE(f(x), y) on the clean images")
     assert summary["num_examples"] == len(examples) == 24
     assert evaluate.is_done(experiment, str(workdir))
     for changes in ({"evaluation": {"num_pictures": 2}}, {"data": {"planted": {"shortcut": "ruler"}}}):
@@ -218,3 +219,20 @@ def test_a_run_of_other_images_is_refused(run):
     other = tiny.experiment(data={"planted": {"size": 24}})
     with pytest.raises(ValueError, match=r"trained on images \(32, 32, 3\).*the data holds images \(24, 24, 3\)"):
         evaluate.evaluate(other, str(workdir))
+
+
+def test_stability_of_every_method_and_floor_for_any_batch_size_and_device_count(run, tmp_path):
+    workdir, _ = run
+    metric = {"gini": {"name": "noise_stability", "sigma": 0.05, "num_samples": 2}}
+    found = []
+    for name, batch_size, num_devices in (("two", 16, 2), ("one", 5, 1)):
+        copy = shutil.copytree(workdir, tmp_path / name)
+        changes = {"evaluation": {"metrics": metric, "batch_size": batch_size}, "mesh": {"num_devices": num_devices}}
+        evaluate.evaluate(tiny.experiment(**changes), str(copy))
+        found.append(tables(copy)[1].set_index(["method", "id"])["gini"])
+    two, one = found
+    np.testing.assert_allclose(two, one[two.index], atol=2e-3)
+    by_method = two.groupby("method")
+    assert by_method.min()[["centre_gaussian", "lesion_mask", "evidence_mask"]].min() > 1 - 1e-5
+    assert abs(by_method.mean()["random"]) < 0.03
+    assert 0.03 < by_method.mean()["gradient"] < by_method.mean()["integrated_gradients"] < 1

@@ -11,14 +11,14 @@ import pytest
 PACKAGE = "robust_saliency"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
-FLOOR = {"types", "checks", "randomness"}
+FLOOR = {"types", "checks", "randomness", "blur"}
 MIDDLE = {"projections", "threat", "losses", "baselines", "schedules", "ensembles", "ranks", "map_distances"}
 SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
 PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
 EDGES = {
     "models", "data", "optimizer", "sharding", "checkpoint", "records", "workdirs", "environment", "progress",
 }  # fmt: skip
-BUILD = PURE | EDGES | {"config", "config_fields", "initialise"}
+BUILD = PURE | EDGES | {"config", "config_fields", "initialise", "trainable"}
 
 # module -> the modules of the package that it may import
 MAY_IMPORT = {
@@ -26,13 +26,19 @@ MAY_IMPORT = {
     "types": set(),
     "checks": {"types"},
     "randomness": {"types", "checks"},
+    "blur": {"types"},
     **dict.fromkeys(MIDDLE, FLOOR),
     "threat": FLOOR | {"projections"},
     "map_distances": FLOOR | {"ranks"},
     **dict.fromkeys(SIBLINGS, FLOOR | MIDDLE),
-    "objectives": FLOOR | MIDDLE | SIBLINGS,
+    "objectives": FLOOR | MIDDLE | SIBLINGS | {"trainable"},
     "map_attacks": FLOOR | MIDDLE | SIBLINGS,
     **dict.fromkeys(EDGES, FLOOR),
+    "optimizer": FLOOR | {"trainable"},
+    "trainable": set(),
+    "averaging": {"types"},
+    "stopping": set(),
+    "phases": {"checks", "config_fields"},
     "csv_columns": set(),
     "records": {"csv_columns"},
     "workdirs": {"records"},
@@ -41,13 +47,15 @@ MAY_IMPORT = {
     "statistics": set(),
     "report": {"statistics", "records"},
     "config_fields": PURE | {"models"},
+    "config_wrappers": PURE | {"config_fields"},
     "config_file": {"config_fields"},
-    "config": PURE | EDGES | {"config_fields"},
+    "config": PURE | EDGES | {"config_fields", "config_wrappers", "phases"},
     "descriptions": PURE | {"config_fields"},
-    "initialise": PURE | EDGES | {"config", "config_fields"},
-    "train_step": BUILD,
+    "initialise": PURE | EDGES | {"config", "config_fields", "trainable"},
+    "train_step": BUILD | {"averaging"},
+    "epoch_end": BUILD | {"train_step", "stopping"},
     "evaluate_programs": BUILD,
-    "train": BUILD | {"train_step"},
+    "train": BUILD | {"train_step", "epoch_end"},
     "survivors": FLOOR | {"losses", "attacks", "data", "sharding", "records", "progress"},
     "robustness_checks": set(),
     "robustness_programs": BUILD | {"survivors"},
@@ -56,7 +64,9 @@ MAY_IMPORT = {
     "transfer": FLOOR | {"metrics", "models", "sharding", "progress"},
     "transfer_checks": {"robustness_checks"},
     "evaluate": BUILD | {"evaluate_programs", "descriptions", "survivors"},
-    "benchmark": BUILD,
+    "timing": set(),
+    "benchmark_training": BUILD | {"config_wrappers", "timing", "train_step"},
+    "benchmark": BUILD | {"benchmark_training", "timing"},
     "explain": BUILD | {"report"},
     "study": BUILD | {"train", "evaluate", "benchmark", "report"},
     "study_robustness": BUILD
@@ -69,8 +79,10 @@ STANDARD_IN_PURE = {
     "difflib",
     "functools",
     "importlib",
+    "inspect",
     "itertools",
     "math",
+    "re",
     "types",
     "typing",
 }
@@ -81,6 +93,7 @@ ONLY = {
     "records": {"numpy"},
     "robustness_checks": {"numpy"},
     "transfer_checks": {"numpy"},
+    "stopping": set(),
     "csv_columns": {"numpy"},
     "report": {"numpy", "matplotlib", "jinja2", "PIL"},
 }
@@ -90,7 +103,7 @@ RESERVED = {
     "orbax": {"checkpoint", "checkpoint_reading"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
-    "optax": {"optimizer", "train_step", *PURE},
+    "optax": {"optimizer", "train_step", "trainable", *PURE},
     "ml_collections": set(),
     "absl": set(),
     "launch": set(),

@@ -114,6 +114,15 @@ MISTAKES = {
         [CONFIG, "--workdir={new}", "--config.evaluation.attacks.linf.epsilon=-0.1"],
         "config.evaluation.attacks.linf.epsilon must be at least 0, got -0.1",
     ),
+    "robustness_steps": (
+        [CONFIG, "--workdir={new}", "--mode=robustness", "--config.robustness.steps=0"],
+        "config.robustness.steps must be at least 1, got 0",
+    ),
+    "field_of_no_workdir": (["--mode=robustness", "--config.robustness.norm=l2"], "--workdir=DIR is needed"),
+    "field_of_no_run": (
+        ["--mode=robustness", "--workdir={new}", "--config.robustness.norm=l2"],
+        "Workdir {new} does not exist: give --config=FILE",
+    ),
     "no_workdir": ([CONFIG], "--workdir=DIR is needed"),
     "unwritable_workdir": ([CONFIG, "--workdir=/dev/null/run"], "cannot be written"),
     "no_config": (["--workdir={new}"], "does not exist: give --config=FILE"),

@@ -6,10 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special
+from scipy.spatial import distance
 
 from robust_saliency import losses
 
 cross_entropy, margin, kl = (jax.jit(f) for f in (losses.cross_entropy, losses.margin, losses.kl))
+smoothed, boosted = jax.jit(losses.smoothed_cross_entropy), jax.jit(losses.boosted_cross_entropy)
+gradient_of_smoothed = jax.jit(jax.grad(lambda z, labels, s: losses.smoothed_cross_entropy(z, labels, s).sum()))
 gradient_of_cross_entropy = jax.jit(jax.grad(lambda z, labels: losses.cross_entropy(z, labels).sum()))
 gradients_of_kl = jax.jit(jax.grad(lambda a, b: losses.kl(a, b).sum(), argnums=(0, 1)))
 # Eighths: XLA flushes subnormal numbers to zero on CPU, differences of two small ones too.
@@ -59,6 +62,46 @@ def test_on_a_confident_model_cross_entropy_has_no_gradient_in_float32_and_the_m
     steep = [jax.grad(lambda z, f=f: f(z, labels).sum())(logits)[0] for f in (cross_entropy, margin)]
     np.testing.assert_array_equal(steep[0], [0.0, 0.0, 0.0])
     np.testing.assert_array_equal(steep[1], [-1.0, 0.0, 1.0])
+
+
+def test_smoothed_cross_entropy_by_hand():
+    probabilities = np.array([[0.2, 0.3, 0.5], [0.2, 0.3, 0.5]])
+    value = smoothed(jnp.log(rows(*probabilities)), jnp.array([2, 0]), 0.3)
+    target = np.array([[0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])
+    np.testing.assert_allclose(value, -np.sum(target * np.log(probabilities), 1), rtol=1e-6)
+    everywhere = smoothed(jnp.log(rows(*probabilities)), jnp.array([2, 0]), 1.0)
+    np.testing.assert_allclose(everywhere, np.full(2, -np.log(probabilities[0]).mean()), rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(logits_of)
+def test_without_smoothing_it_is_cross_entropy_to_the_bit(logits):
+    np.testing.assert_array_equal(smoothed(logits, LABELS, 0.0), cross_entropy(logits, LABELS))
+
+
+@settings(deadline=None, max_examples=30)
+@given(arrays(np.float32, (3, 4), elements=st.floats(-30, 30, width=32, allow_subnormal=False)), st.floats(0, 1))
+def test_gradient_of_smoothed_cross_entropy_is_softmax_minus_target(logits, smoothing):
+    gradient = gradient_of_smoothed(logits, LABELS, smoothing)
+    target = (1 - smoothing) * np.eye(4)[LABELS] + smoothing / 4
+    np.testing.assert_allclose(gradient, special.softmax(logits, axis=-1) - target, atol=3e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(arrays(np.float32, (3, 4), elements=st.floats(-8, 8, width=32, allow_subnormal=False)))
+def test_boosted_cross_entropy_against_float64(logits):
+    p = special.softmax(logits.astype(np.float64), axis=-1)
+    strongest = [np.delete(row, label).max() for row, label in zip(p, LABELS, strict=True)]
+    expected = -np.log(p[np.arange(3), LABELS]) - np.log(1.0001 - np.array(strongest) + 1e-12)
+    # 1.0001 - p loses about 1e-7 of at least 1e-4.
+    np.testing.assert_allclose(boosted(logits, LABELS), expected, rtol=1e-5, atol=2e-3)
+
+
+def test_boosted_cross_entropy_of_huge_logits_is_finite():
+    logits = rows([1e4, -1e4, 0.0], [-1e4, 1e4, 0.0])
+    value, gradient = jax.value_and_grad(lambda z: boosted(z, jnp.array([0, 0])).sum())(logits)
+    np.testing.assert_allclose(value, 2e4 - np.log(1e-4) - np.log(1.0001), rtol=1e-6)
+    assert np.isfinite(gradient).all()
 
 
 def test_margin_by_hand():
@@ -205,6 +248,67 @@ def test_too_few_classes_are_one_sentence():
         losses.dlr(jnp.zeros((1, 2)), jnp.array([0]))
     with pytest.raises(ValueError, match=r"targeted_dlr needs at least 4 classes, got 3"):
         losses.targeted_dlr(jnp.zeros((1, 3)), jnp.array([0]), jnp.array([1]))
+
+
+js, logit_l2 = jax.jit(losses.js), jax.jit(losses.logit_l2)
+COINS = jnp.log(rows([0.25, 0.75])), jnp.log(rows([0.6, 0.4]))
+
+
+def test_js_of_two_coins():
+    # m = (0.425, 0.575)
+    of_p = 0.25 * np.log(0.25 / 0.425) + 0.75 * np.log(0.75 / 0.575)
+    of_q = 0.6 * np.log(0.6 / 0.425) + 0.4 * np.log(0.4 / 0.575)
+    np.testing.assert_allclose(js(*COINS), [(of_p + of_q) / 2], rtol=1e-5)
+    np.testing.assert_allclose(js(*COINS[::-1]), js(*COINS), rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    arrays(np.float32, (3, 4), elements=st.floats(-80, 80, width=32)),
+    arrays(np.float32, (3, 4), elements=st.floats(-80, 80, width=32)),
+)
+def test_js_against_scipy(logits, other):
+    p, q = (special.softmax(z.astype(np.float64), axis=-1) for z in (logits, other))
+    expected = np.array([distance.jensenshannon(*pair) ** 2 for pair in zip(p, q, strict=True)])
+    np.testing.assert_allclose(js(logits, other), np.nan_to_num(expected), atol=2e-5)
+
+
+def test_logit_l2_by_hand_counts_a_shift():
+    np.testing.assert_allclose(logit_l2(rows([1.0, 2.0, 3.0]), rows([0.0, 4.0, 3.5])), [1 + 4 + 0.25])
+    np.testing.assert_allclose(logit_l2(rows([1.0, 2.0]), rows([2.0, 3.0])), [2.0])
+
+
+@pytest.mark.parametrize("name", losses.DIVERGENCES)
+def test_a_divergence_and_its_gradients_are_finite_at_saturated_logits_and_zero_where_equal(name):
+    function = losses.DIVERGENCES[name]
+    saturated = rows([1e4, 0.0, -1e4], [0.0, 1e4, 0.0], [-1e4, -1e4, 1e4])
+    value_and_gradients = jax.jit(jax.value_and_grad(lambda a, b: function(a, b).sum(), argnums=(0, 1)))
+    for other in (saturated, saturated[::-1], jnp.zeros((3, 3)), -saturated):
+        for values in jax.tree.leaves(value_and_gradients(saturated, other)):
+            assert np.isfinite(values).all()
+    value, gradients = value_and_gradients(saturated, saturated)
+    assert value == 0
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient, np.zeros((3, 3)))
+
+
+def test_js_of_certain_and_opposite_predictions_is_log_two():
+    np.testing.assert_allclose(js(rows([1e4, 0.0]), rows([0.0, 1e4])), [np.log(2)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", losses.DIVERGENCES)
+def test_divergences_against_finite_differences(name):
+    with jax.enable_x64(True):
+        a, b = np.random.default_rng(0).normal(size=(2, 3, 4))
+        function = jax.jit(lambda a, b: losses.DIVERGENCES[name](a, b).sum())
+        gradients = jax.grad(function, argnums=(0, 1))(a, b)
+        for place, gradient in enumerate(gradients):
+            direction = np.random.default_rng(1 + place).normal(size=(3, 4))
+            ends = [
+                function(*(z + sign * 1e-5 * direction * (i == place) for i, z in enumerate((a, b))))
+                for sign in (1, -1)
+            ]
+            np.testing.assert_allclose(np.sum(gradient * direction), (ends[0] - ends[1]) / 2e-5, rtol=1e-7)
 
 
 @pytest.mark.parametrize("confidence", [1.0, 14.0, 17.0, 40.0, 80.0])

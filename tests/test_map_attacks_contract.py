@@ -147,3 +147,7 @@ def test_mistakes_are_named(images):
         attack(NETWORK, images, dataclasses.replace(SPEC, attack=attacks.FGSM()))
     with pytest.raises(ValueError, match="SSIM needs maps of at least 11x11"):
         attack(NETWORK, images, MapAttack(attack=CORNER, k=K))
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.\d, found 9\.\.9"):
+        map_attack(
+            NETWORK, fast_key(0), images, jnp.full(BATCH, 9), SPEC, explain=lambda f, key, x, labels, spec: x[..., 0]
+        )

@@ -89,6 +89,14 @@ def test_maps_and_metrics(placed):
     assert collectives(programs.measure, variables, keys, batch, maps) == []
 
 
+def test_maps_of_noisy_images(placed):
+    classifier, variables, batch, keys = placed
+    changes = {"metrics": {"gini": {"name": "noise_stability", "num_samples": 2}}}
+    programs = make_programs(classifier, tiny.experiment(evaluation=changes).evaluation, ("lesion", "evidence"))
+    for label, program in programs.explain_again.items():
+        assert collectives(program, variables, keys, batch, batch["image"][..., 0]) == [], label
+
+
 @pytest.mark.parametrize("name", metrics.SIMILARITIES)
 def test_similarities(placed, name):
     _, _, batch, _ = placed

@@ -44,3 +44,13 @@ def test_clipping_is_of_the_whole_gradient():
     weights = {"a": jnp.array(0.0), "b": jnp.array(0.0)}
     update, _ = transformation.update({"a": jnp.array(3.0), "b": jnp.array(4.0)}, transformation.init(weights), weights)
     np.testing.assert_allclose([update["a"], update["b"]], [-0.6, -0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("sgd", -0.095), ("adam", -0.1), ("adamw", -0.05)])
+def test_every_optimiser_decays_a_weight_without_gradient(name, expected):
+    """Of 1 with decay 0.5 and learning rate 0.1: SGD 0.1 * 1.9 * 0.5, Adam a whole step, AdamW 0.1 * 0.5."""
+    spec = Optimizer(name=name, learning_rate=0.1, schedule="constant", weight_decay=0.5, clip_norm=0.0)
+    transformation, _ = optimizer.make(spec, 1)
+    weight = jnp.array(1.0)
+    update, _ = transformation.update(jnp.array(0.0), transformation.init(weight), weight)
+    assert float(update) == pytest.approx(expected, rel=1e-5)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robust_saliency import randomness
+from robust_saliency import attacks, randomness
+
+IMAGE = jnp.full((1, 2, 2, 1), 0.5)
 
 
 def data(keys):
@@ -71,3 +73,24 @@ def test_too_few_keys(key):
 def test_old_style_keys_are_refused():
     with pytest.raises(ValueError, match=r"made by jax.random.key, got an array of dtype uint32 and shape \(2,\)"):
         randomness.split(jax.random.PRNGKey(0))
+
+
+@pytest.mark.parametrize("bad", [0, None, np.int32(3), np.zeros(2, np.uint32)])
+def test_what_is_no_key_is_told_how_keys_are_made(bad):
+    for use in (
+        randomness.split,
+        lambda k: randomness.fold_in(k, 1),
+        lambda k: attacks.pgd(None, k, IMAGE, attacks.PGD()),
+    ):
+        with pytest.raises(ValueError, match=r"Keys are made by jax.random.key, got (0|None|an array of dtype)"):
+            use(bad)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [attacks.Untargeted(), attacks.Targeted(), attacks.Square(), attacks.AutoAttack(steps=1, num_queries=1)],
+    ids=lambda spec: type(spec).__name__,
+)
+def test_every_decision_attack_that_draws_says_so_too(spec):
+    with pytest.raises(ValueError, match=r"^Keys are made by jax\.random\.key, got 0\.$"):
+        attacks.decide(lambda x: x.reshape(len(x), -1), 0, IMAGE, jnp.zeros(1, jnp.int32), spec)

@@ -12,7 +12,9 @@ from scipy.stats import rankdata
 from robust_saliency import ranks
 
 tied_maps = hnp.arrays(np.float32, (2, 3, 4), elements=st.sampled_from([-2.0, -0.0, 0.0, 1.0, 1.5]))
-jit_places, jit_centred = jax.jit(ranks.places), jax.jit(ranks.centred)
+jit_places, jit_centred, jit_order = (
+    jax.jit(f) for f in (ranks.places, ranks.centred, lambda values: ranks.order(values)[0])
+)
 top_share = jax.jit(ranks.top_share, static_argnums=1)
 
 
@@ -20,6 +22,18 @@ def test_places_by_hand():
     first, last = jit_places(np.float32([[[5, 1], [3, 3]]]))
     np.testing.assert_array_equal(first, [[[3, 0], [1, 1]]])
     np.testing.assert_array_equal(last, [[[3, 0], [2, 2]]])
+
+
+def test_order_by_hand():
+    np.testing.assert_array_equal(jit_order(np.float32([[5, 1, 3, 3, -0.0, 0]])), [[5, 2, 3, 4, 0, 1]])
+    np.testing.assert_array_equal(jit_order(np.float32([[np.nan, np.inf, -np.inf]])), [[2, 1, 0]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied_maps)
+def test_order_is_the_ordinal_rank_of_scipy(maps):
+    values = maps.reshape(2, -1)
+    np.testing.assert_array_equal(jit_order(values), rankdata(values, method="ordinal", axis=1) - 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,3 +79,20 @@ def test_in_one_program_with_its_map_nothing_is_lost(rng):
 
     together = jax.jit(lambda x: ranks.top_share(explain(x), 5), compiler_options={"xla_backend_optimization_level": 0})
     np.testing.assert_array_equal(together(images), top_share(np.asarray(explain(images)), 5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied_maps)
+def test_stable_ranks_are_those_of_a_stable_sort(maps):
+    rank, ascending = jax.jit(ranks.stable)(maps)
+    flat = maps.reshape(2, -1)
+    order = np.argsort(flat, axis=1, kind="stable")
+    expected = np.argsort(order, axis=1)
+    np.testing.assert_array_equal(np.reshape(rank, (2, -1)), expected)
+    np.testing.assert_array_equal(ascending, np.sort(flat, axis=1))
+
+
+def test_stable_ranks_by_hand():
+    rank, ascending = jax.jit(ranks.stable)(np.float32([[[5, 0, np.nan], [0, 3, 0]]]))
+    np.testing.assert_array_equal(rank, [[[4, 0, 5], [1, 3, 2]]])
+    np.testing.assert_array_equal(ascending, [[0, 0, 0, 3, 5, np.nan]])

@@ -220,6 +220,12 @@ def test_an_attack_that_fails_in_the_whole_box_is_caught_whatever_others_found(t
     assert np.isfinite(facts.smallest_epsilon).all()
     check = robustness_checks.reaches_zero(facts)
     assert not check.passed and "3 of 48 examples withstand" in check.sentence
+    assert "for want of steps (it made 10; the budget is below the standard one) or of a gradient" in check.sentence
+    full = robustness_checks.STANDARD | {"version": "standard", "num_targets": 3, "curve_steps": 20}
+    full = facts._replace(budget=facts.budget._replace(**full))
+    assert robustness_checks.reaches_zero(full).sentence.endswith("so the attack fails for want of a gradient.")
+    hasty = full._replace(budget=full.budget._replace(curve_steps=1))
+    assert "for want of steps (it made 1;" in robustness_checks.reaches_zero(hasty).sentence
     thousand = facts._replace(fooled_in_box=np.arange(1000) > 9)
     assert robustness_checks.reaches_zero(thousand).passed
     assert not robustness_checks.reaches_zero(facts._replace(fooled_in_box=np.arange(1000) > 10)).passed

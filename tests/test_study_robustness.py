@@ -128,6 +128,8 @@ def test_adversaries_for_others_that_are_of_other_settings_or_missing_are_made_a
 
 def test_the_page_of_a_run_says_how_hard_it_attacked_and_how_well_epsilons_are_known(trained, page):
     text = (trained / "seed0" / "short" / "robustness" / "robustness.html").read_text()
+    assert "<title>Robustness of short, seed 0: A tiny study</title>" in text
+    assert "<h1>Robustness of short, seed 0: A tiny study</h1>" in text
     assert "AutoAttack in its fast version; 2 steps; 5 queries; 1 of " in text
     assert "FAB-T" not in text
     found = records.read_csv(trained / "seed0" / "short" / "robustness" / "examples.csv")

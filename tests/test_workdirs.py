@@ -2,13 +2,14 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from robust_saliency import records, workdirs
+from robust_saliency import config, initialise, records, workdirs
 
 _LOCKER = """
 import sys, time
@@ -124,3 +125,14 @@ def test_a_study_is_known_before_its_first_run_is_finished(tmp_path):
     (tmp_path / "config.json").unlink()
     records.write_json(tmp_path / "study.json", {"runs": []})
     assert workdirs.holds_study(tmp_path)
+
+
+def test_weights_of_a_study_folder_are_answered_with_its_runs(tmp_path):
+    records.write_json(tmp_path / "study.json", {"runs": [{"dir": "seed0/linf"}, {"dir": "seed0/l2"}]})
+    message = f"Workdir {tmp_path} holds a study; give one of its runs: {tmp_path}/seed0/linf, {tmp_path}/seed0/l2."
+    for read in (
+        lambda: initialise.load(str(tmp_path)),
+        lambda: initialise.from_run({}, config.InitFrom(workdir=str(tmp_path)), str(tmp_path / "other")),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            read()

@@ -5,6 +5,7 @@ A random loss is ``loss_fn(images, keys) -> [B]``, with one key an example to dr
 ones in each step.
 """
 
+import inspect
 from collections.abc import Callable
 
 import jax
@@ -31,6 +32,7 @@ def seen(loss_fn: Callable, keys: Key | None, step: Array, samples: int) -> Loss
     """
     if not samples:
         return loss_fn
+    _takes_keys(loss_fn, "loss_fn")
     draws = randomness.split(jax.vmap(jax.random.fold_in)(keys, step), samples)
     return lambda images: jnp.mean(jax.vmap(loss_fn, (None, 0))(images, draws), axis=0)
 
@@ -42,6 +44,7 @@ def judged(logits_fn: Callable, key: Key, batch: int, samples: int) -> LogitsFn:
     """
     if not samples:
         return logits_fn
+    _takes_keys(logits_fn, "logits_fn")
     keys = keys_of(randomness.fold_in(key, _JUDGEMENT), batch, samples)
     draws = randomness.split(keys, samples)
 
@@ -50,3 +53,18 @@ def judged(logits_fn: Callable, key: Key, batch: int, samples: int) -> LogitsFn:
         return jax.nn.logsumexp(log_probabilities, axis=0) - jnp.log(samples)
 
     return logits
+
+
+def _takes_keys(function: Callable, name: str) -> None:
+    """Raises ValueError for a function of the images alone, where it can be seen: that of a network not random."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind("images", "keys")
+    except TypeError:
+        raise ValueError(
+            f"eot_samples, or version='rand', is for a random network: {name}(images, keys) with one key an example, "
+            f"got {name}{signature}."
+        ) from None

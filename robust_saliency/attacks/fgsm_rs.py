@@ -17,6 +17,10 @@ class FGSMRS:
     threat: Threat = Threat()
     relative_step: Scalar = 1.25
 
+    def __post_init__(self):
+        if isinstance(self.relative_step, int | float) and not self.relative_step >= 0:
+            raise ValueError(f"FGSMRS.relative_step must be at least 0, got {self.relative_step}.")
+
     @property
     def passes(self) -> tuple[int, int]:
         """Forward and backward passes of an image."""

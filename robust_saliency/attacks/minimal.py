@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from robust_saliency import checks
 from robust_saliency.attacks.result import AttackResult
 from robust_saliency.types import Array, Images, Scalar
 
@@ -33,7 +34,10 @@ def minimal_epsilon(
         20 steps on the linf network of the quickstart find epsilons 1.02 times as large as from random starts.
 
     The width of a bracket is at most ``highest / 2^num_searches``: an adversary closer than epsilon narrows it further.
+    ValueError for a highest epsilon that is known not to be positive, and for less than one search.
     """
+    checks.known_positive("minimal_epsilon: highest", highest)
+    checks.at_least(1, num_searches=num_searches, where="minimal_epsilon")
     bracket = begun(attack(jnp.full(images.shape[:1], highest, jnp.float32), images), highest)
 
     def search(_, bracket: Bracket) -> Bracket:

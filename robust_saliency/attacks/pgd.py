@@ -65,6 +65,8 @@ class PGD:
             raise ValueError(f"PGD.momentum is of the rule 'steepest'; {self.rule!r} has its own.")
         checks.at_least(0, num_steps=self.num_steps, eot_samples=self.eot_samples, where="PGD")
         checks.at_least(1, num_restarts=self.num_restarts, where="PGD")
+        if isinstance(self.start_scale, int | float) and not self.start_scale >= 0:
+            raise ValueError(f"PGD.start_scale must be at least 0, got {self.start_scale}.")
         checks.several_starts("PGD", self)
 
     @property

@@ -16,7 +16,7 @@ from robust_saliency.data.splits import Split, permutation
 
 NUM_STREAMS = 2  # batches read at a time from a split that is not in memory; each is decoded on all cores
 READ_AHEAD = 4
-TRAINING_FIELDS = ("image", "label", "id")  # masks and concepts weigh more than the image, and no objective reads them
+TRAINING_FIELDS = ("image", "label", "id")  # masks and concepts weigh more than the image, and few objectives read them
 
 
 def epoch_order(seed: int, epoch: int, labels: Sequence[int], class_balanced: bool = False) -> np.ndarray:

@@ -56,6 +56,7 @@ from robust_saliency.metrics.similarity import (
 )
 from robust_saliency.metrics.smoothness import TotalVariation, total_variation
 from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini, relevance
+from robust_saliency.metrics.stability import NoiseStability, noise_stability
 from robust_saliency.types import Array
 
 ARGUMENTS = ("logits_fn", "saliency_fn", "key", "images", "labels", "maps", "masks")
@@ -75,6 +76,7 @@ METRICS = {
     "rank_accuracy": (RankAccuracy, rank_accuracy, ("maps", "masks")),
     "deletion_auc": (Deletion, deletion_auc, _PERTURBED),
     "insertion_auc": (Insertion, insertion_auc, _PERTURBED),
+    "noise_stability": (NoiseStability, noise_stability, ("saliency_fn", "key", "images", "labels", "maps")),
 }
 
 
@@ -113,6 +115,7 @@ __all__ = [
     "Gini",
     "Insertion",
     "Margin",
+    "NoiseStability",
     "PointingGame",
     "RankAccuracy",
     "RelevanceMass",
@@ -134,6 +137,7 @@ __all__ = [
     "insertion_auc",
     "insertion_curve",
     "margin",
+    "noise_stability",
     "pointing_game",
     "rank_accuracy",
     "rank_order",

@@ -5,13 +5,14 @@ from typing import Any
 from robust_saliency.models import plain_cnn, resnet, small_cnn
 from robust_saliency.models.activations import ACTIVATIONS, activation, softplus
 from robust_saliency.models.backward import backward_through
-from robust_saliency.models.classifier import MODES, Classifier, Output, Variables
+from robust_saliency.models.classifier import MODES, Classifier, Output, Variables, with_frozen_statistics
 from robust_saliency.models.linen import from_linen
 from robust_saliency.models.nnx import from_nnx
 from robust_saliency.models.plain_cnn import KIM, LLORENTE, VGG11ISH, PlainCNN
 from robust_saliency.models.pooling import average_pool, max_pool
 from robust_saliency.models.resnet import ResNet18
 from robust_saliency.models.small_cnn import SmallCNN
+from robust_saliency.models.smoothing import with_smoothing
 from robust_saliency.models.surrogate import with_activation
 
 MODELS = {
@@ -52,4 +53,6 @@ __all__ = [
     "max_pool",
     "softplus",
     "with_activation",
+    "with_frozen_statistics",
+    "with_smoothing",
 ]

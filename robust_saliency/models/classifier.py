@@ -60,6 +60,15 @@ class Classifier(NamedTuple):
         return lambda images: self.apply(variables, images, mode=mode, key=key, edit=edit).logits
 
 
+def with_frozen_statistics(classifier: Classifier) -> Classifier:
+    """The classifier whose mode 'train' is 'frozen': running statistics are used, and stay as they are."""
+
+    def apply(variables, images, *, mode="eval", **options):
+        return classifier.apply(variables, images, mode="frozen" if mode == "train" else mode, **options)
+
+    return classifier._replace(apply=apply)
+
+
 class Mode(NamedTuple):
     """What one of the four modes asks of the layers."""
 

@@ -23,6 +23,7 @@ from robust_saliency.models.blocks import (
 )
 from robust_saliency.models.classifier import Classifier
 from robust_saliency.models.linen import from_linen
+from robust_saliency.models.smoothing import smoothed
 
 _NUMBER = r"([1-9]\d*)"
 _LAYERS = {
@@ -57,6 +58,8 @@ class PlainCNN:
     | `dropout0.5` | dropout with this rate                                                                          |
 
     Paddings are ``(window - 1) // 2``. The layer of the logits follows by itself.
+
+    ``smoothing``: a layer under a Gaussian filter of ``smoothing_sigma`` pixels, see :func:`models.with_smoothing`.
     """
 
     layers: tuple[str, ...] = (
@@ -70,6 +73,8 @@ class PlainCNN:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     dtype: str = "float32"
+    smoothing: str = ""
+    smoothing_sigma: float = 1.0
 
 
 LLORENTE = PlainCNN()
@@ -105,7 +110,7 @@ def make(spec: PlainCNN, image_shape: tuple[int, int, int], num_classes: int) ->
     """
     check_spec(spec, image_shape, num_classes)
     network = _Network(spec, _parse(spec.layers), num_classes, activation(spec.activation))
-    return from_linen(network, image_shape, num_classes)
+    return smoothed(from_linen(network, image_shape, num_classes), spec)
 
 
 class _Layer(NamedTuple):

@@ -19,6 +19,7 @@ from robust_saliency.models.blocks import (
 )
 from robust_saliency.models.classifier import Classifier
 from robust_saliency.models.linen import from_linen
+from robust_saliency.models.smoothing import smoothed
 
 # kernel and stride of the first convolution, and whether a 3x3 max pool of stride 2 follows
 _STEMS = {"cifar": (3, 1, False), "imagenet": (7, 2, True)}
@@ -31,6 +32,8 @@ class ResNet18:
     ``stem='imagenet'`` has the shapes, strides and paddings of torchvision's network (11,689,512 parameters for 1000
     classes); 'cifar' a 3x3 stem of stride 1 and no pool, for images of about 32 pixels. ``zero_init_residual`` starts
     the scale of each block's last BatchNorm at zero, so that every block begins as its shortcut.
+
+    ``smoothing``: a layer under a Gaussian filter of ``smoothing_sigma`` pixels, see :func:`models.with_smoothing`.
     """
 
     stem: str = "cifar"
@@ -40,6 +43,8 @@ class ResNet18:
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
     dtype: str = "float32"
+    smoothing: str = ""
+    smoothing_sigma: float = 1.0
 
 
 def make(spec: ResNet18, image_shape: tuple[int, int, int], num_classes: int) -> Classifier:
@@ -52,7 +57,8 @@ def make(spec: ResNet18, image_shape: tuple[int, int, int], num_classes: int) ->
     """
     check_spec(spec, image_shape, num_classes)
     checks.one_of("ResNet18.stem", spec.stem, _STEMS)
-    return from_linen(_Network(spec, num_classes, activation(spec.activation)), image_shape, num_classes)
+    network = _Network(spec, num_classes, activation(spec.activation))
+    return smoothed(from_linen(network, image_shape, num_classes), spec)
 
 
 class _Block(nn.Module):

@@ -19,6 +19,7 @@ from robust_saliency.models.blocks import (
 )
 from robust_saliency.models.classifier import Classifier
 from robust_saliency.models.linen import from_linen
+from robust_saliency.models.smoothing import smoothed
 
 POOLS = ("max", "average", "stride")
 
@@ -31,6 +32,8 @@ class SmallCNN:
     global average pool, logits. Pools halve the side, odd sides losing their last row and column; with
     ``pool='stride'`` the second and third convolution have stride 2 instead. Images of any size from 7x7 on
     (``pool='stride'``: any).
+
+    ``smoothing``: a layer under a Gaussian filter of ``smoothing_sigma`` pixels, see :func:`models.with_smoothing`.
     """
 
     width: int = 16
@@ -39,6 +42,8 @@ class SmallCNN:
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
     dtype: str = "float32"
+    smoothing: str = ""
+    smoothing_sigma: float = 1.0
 
 
 def make(spec: SmallCNN, image_shape: tuple[int, int, int], num_classes: int) -> Classifier:
@@ -49,7 +54,8 @@ def make(spec: SmallCNN, image_shape: tuple[int, int, int], num_classes: int) ->
     """
     check_spec(spec, image_shape, num_classes)
     checks.one_of("SmallCNN.pool", spec.pool, POOLS)
-    return from_linen(_Network(spec, num_classes, activation(spec.activation)), image_shape, num_classes)
+    network = _Network(spec, num_classes, activation(spec.activation))
+    return smoothed(from_linen(network, image_shape, num_classes), spec)
 
 
 class _Network(nn.Module):

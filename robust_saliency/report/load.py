@@ -139,11 +139,12 @@ def _single_run(directory: Path) -> Study:
             f"{directory} holds neither study.json nor evaluation/; run --mode=study, or --mode=evaluate, first."
         )
     config = _read_if_there(directory / "config.json", records.read_json) or {}
-    label = str(config.get("objective", {}).get("name") or directory.name)
+    name = config.get("objective", {}).get("name")
+    label = str(name if name and not config.get("phases") else directory.resolve().name)
     run = _read_run(directory, {"label": label, "seed": config.get("seed", 0), "description": ""})
     return Study(
-        title=f"{label}: one run",
-        description="",
+        title=f"{config.get('title') or label}: one run",
+        description=str(config.get("description") or ""),
         reference=None,
         command=run.summary.get("command", ""),
         seconds=run.summary.get("seconds"),

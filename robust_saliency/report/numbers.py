@@ -16,6 +16,11 @@ def plain(value: float, scale: float = 0.0) -> str:
     return text.replace("-", _MINUS)
 
 
+def share(value: float) -> str:
+    """``0.545``; a share below half a thousandth is ``0.000``."""
+    return plain(value, scale=1.0)
+
+
 def signed(value: float, scale: float = 0.0) -> str:
     """``+0.150``."""
     return plain(value, scale) if not value > 0.0 else f"+{plain(value, scale)}"

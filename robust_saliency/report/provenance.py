@@ -46,6 +46,8 @@ def made_with(study: Study) -> list[tuple[str, str]]:
         text += _training_time(run.training)
         text += f", evaluated in {numbers.duration(seconds)}" if seconds is not None else ""
         facts.append((f"{run.label}, seed {run.seed}", text.lstrip(", ")))
+    for label in study.labels:
+        facts.append((f"{label}, objective", study.of(label)[0].summary.get("objective", "")))
     facts += [(f"Not measured: {metric}", why) for metric, why in summary.get("not_measured", {}).items()]
     return [(name, text) for name, text in facts if text]
 

@@ -48,6 +48,7 @@ def render(folder: str | Path) -> str:
     )
     return environment.get_template("robustness.html").render(
         about=about,
+        run=about.get("run", ""),  # none in reports of earlier versions
         rows=[_row(name, examples[name], groups, about) for name in attacks],
         answer=_row("all", examples["all"], groups, about),
         num_groups=0 if groups is None else len(np.unique(groups)),
@@ -70,7 +71,7 @@ def _row(name: str, robust: np.ndarray, groups: np.ndarray | None, about: Mappin
     return {
         "name": name,
         "words": words(name, about["budget"]),
-        "share": numbers.plain(float(robust.mean())),
+        "share": numbers.share(float(robust.mean())),
         "interval": numbers.interval(*interval(robust, groups)),
         "count": f"{robust.sum()} of {len(robust)}",
         "passes": "" if passes is None else f"{passes[0]:.0f} + {passes[1]:.0f}",

@@ -118,8 +118,8 @@ def _cell(seeds: list[Run], name: str) -> dict:
     if len(robust) == 1:
         limits = numbers.interval(*interval(robust[0], seeds[0].groups))
     else:
-        limits = f"{numbers.plain(min(shares))}{numbers.DASH}{numbers.plain(max(shares))}"
-    return {"share": numbers.plain(float(np.mean(shares))), "interval": limits}
+        limits = f"{numbers.share(min(shares))}{numbers.DASH}{numbers.share(max(shares))}"
+    return {"share": numbers.share(float(np.mean(shares))), "interval": limits}
 
 
 def _heats(about: dict, runs: list[Run], names: list[tuple[str, int]]) -> list[transfer_table.Heat]:
@@ -140,7 +140,7 @@ def _carried(about: dict, runs: list[Run]) -> dict[str, str]:
     others = accuracy[~np.eye(len(runs), dtype=bool)].mean()
     clean = np.mean([run.robust["clean"].mean() for run in runs])
     means = {"others": others, "own": np.trace(accuracy) / len(runs), "clean": clean}
-    return {name: numbers.plain(float(mean)) for name, mean in means.items()}
+    return {name: numbers.share(float(mean)) for name, mean in means.items()}
 
 
 def _checked(run: Run, name: str) -> dict:

@@ -61,7 +61,7 @@ def _of_labels(labels: list[str], names: Sequence[tuple[str, int]], accuracy: np
         if sources != targets:
             return _cell(others)
         found = _cell([accuracy[t, t] for t in targets], own=True)
-        more = f"{found.small}; other seeds {numbers.plain(float(np.mean(others)))}" if others else found.small
+        more = f"{found.small}; other seeds {numbers.share(float(np.mean(others)))}" if others else found.small
         return found._replace(small=more)
 
     rows = [(label, [cell(s, t) for t in members]) for label, s in zip(labels, members, strict=True)]
@@ -70,6 +70,6 @@ def _of_labels(labels: list[str], names: Sequence[tuple[str, int]], accuracy: np
 
 def _cell(values: list[float], own: bool = False) -> Cell:
     mean = float(np.mean(values))
-    small = f"{numbers.plain(min(values))}{numbers.DASH}{numbers.plain(max(values))}" if len(values) > 1 else ""
+    small = f"{numbers.share(min(values))}{numbers.DASH}{numbers.share(max(values))}" if len(values) > 1 else ""
     shade = np.round(255 - (1 - mean) * _DARKEST * (255 - _COLOUR)).astype(int)
-    return Cell(numbers.plain(mean), small, f"rgb({', '.join(map(str, shade))})", own)
+    return Cell(numbers.share(mean), small, f"rgb({', '.join(map(str, shade))})", own)

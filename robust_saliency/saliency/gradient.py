@@ -28,7 +28,8 @@ def gradient(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec
     """Entries d score_y / d x, in score per unit of intensity, from one backward pass for the whole batch.
 
     ``[B, H, W]``, or ``[B, H, W, C]`` with channels='none'; the key is not read. Raises ValueError for images that are
-    not floating ``[B, H, W, C]``, labels that are not integers ``[B]``, or fewer than two classes.
+    not floating ``[B, H, W, C]``, labels that are not integers ``[B]`` or known to be no class, or fewer than two
+    classes.
 
     Source: Simonyan, Vedaldi, Zisserman 2014 (1312.6034), section 3, whose map is score='logit', sign='abs',
     channels='max_abs'.
@@ -59,6 +60,7 @@ def label_score(logits: Array, labels: Labels, score: str) -> Array:
             f"logits_fn must return [B, K] for B = {labels.shape[0]} images and at least two classes, "
             f"got shape {logits.shape}."
         )
+    checks.known_labels("labels", labels, logits.shape[1])
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if score == "logit":
         return _of_label(logits, labels)

@@ -131,3 +131,24 @@ def test_the_trace_is_the_loss_after_each_step(images, weights):
     assert attacks.untargeted(logits_fn, keys(), images, labels, Untargeted(attack=spec.attack)).trace is None
     with pytest.raises(ValueError, match="trace needs an attack in steps"):
         Untargeted(attack=attacks.FGSM(), trace=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        (attacks.AutoAttack(version="rand"), "logits_fn"),
+        (Untargeted(attack=PGD(eot_samples=2)), "logits_fn"),
+        (Targeted(attack=PGD(eot_samples=2)), "logits_fn"),
+    ],
+)
+def test_a_network_that_is_not_random_is_told_what_is_missing(images, spec, name):
+    message = rf"for a random network: {name}\(images, keys\) with one key an example, got {name}\(x\)\.$"
+    for logits_fn in (lambda x: x, jax.jit(lambda x: x)):
+        with pytest.raises(ValueError, match=message):
+            attacks.decide(logits_fn, keys(), images, jnp.zeros(5, jnp.int32), spec)
+
+
+@pytest.mark.parametrize("spec", [PGD(eot_samples=2), attacks.APGD(eot_samples=2)])
+def test_a_loss_that_is_not_random_is_told_too(images, spec):
+    with pytest.raises(ValueError, match=r"random network: loss_fn\(images, keys\).*got loss_fn\(x\)\.$"):
+        attacks.run(lambda x: x.sum((1, 2, 3)), keys(), images, spec)

@@ -70,3 +70,14 @@ def test_one_that_is_wrong_needs_no_adversary(rng):
 def test_the_curve_counts_who_withstands():
     high = jnp.array([0.0, 0.1, 0.2, jnp.inf])
     np.testing.assert_allclose(minimal.robust_share(high, jnp.array([0.0, 0.1, 0.15, 5.0])), [0.75, 0.5, 0.5, 0.25])
+
+
+@pytest.mark.parametrize("highest", [0, -0.1, np.array([0.1, 0.0], np.float32), np.nan])
+def test_a_highest_epsilon_that_is_not_positive_is_refused(highest):
+    with pytest.raises(ValueError, match=r"minimal_epsilon: highest must be above 0, got "):
+        minimal.minimal_epsilon(None, highest, jnp.zeros((2, 2, 2, 1)), 3)
+
+
+def test_less_than_one_search_is_refused():
+    with pytest.raises(ValueError, match=r"minimal_epsilon\.num_searches must be at least 1, got 0"):
+        minimal.minimal_epsilon(None, 0.1, jnp.zeros((2, 2, 2, 1)), 0)

@@ -1,7 +1,5 @@
 """The objectives on a hand-written linear classifier, against numbers worked out by hand."""
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,71 +9,18 @@ from scipy import special
 from robust_saliency import attacks, randomness
 from robust_saliency.objectives import OBJECTIVES, Adversarial, Standard, adversarial, standard
 from robust_saliency.threat import Threat
-
-SHAPE, CLASSES = (6, 2, 2, 1), 3
-LABELS = np.array([0, 1, 2, 0, 1, 2])
-EPSILON = 0.1
-
-
-class Output(NamedTuple):
-    logits: Any
-    state: Any
-    features: Any
-
-
-class Linear(NamedTuple):
-    """As much of a classifier as the objectives use: 'train' records the batch, 'batch' turns the logits round."""
-
-    def apply(self, variables, images, *, mode="eval", key=None, capture=(), edit=None):
-        logits = images.reshape(images.shape[0], -1) @ variables["params"]["w"]
-        state = {"seen": jnp.mean(images)} if mode == "train" else variables["state"]
-        return Output(-logits if mode == "batch" else logits, state, {})
-
-    def logits_fn(self, variables, *, mode="eval"):
-        return lambda images: self.apply(variables, images, mode=mode).logits
-
-
-MODEL = Linear()
-
-
-@pytest.fixture
-def images(rng):
-    return rng.uniform(0.3, 0.7, SHAPE).astype(np.float32)
-
-
-@pytest.fixture
-def w(rng):
-    return rng.normal(size=(4, CLASSES)).astype(np.float32)
-
-
-def variables(w):
-    return {"params": {"w": jnp.asarray(w)}, "state": {"seen": jnp.array(-1.0)}}
-
-
-def batch_of(images, valid=None, labels=LABELS):
-    return {
-        "image": jnp.asarray(images),
-        "label": jnp.asarray(labels, jnp.int32),
-        "valid": jnp.ones(len(images), bool) if valid is None else jnp.asarray(valid),
-    }
-
-
-def cross_entropy(images, w, labels=LABELS):
-    logits = images.reshape(len(images), -1).astype(np.float64) @ w.astype(np.float64)
-    return special.logsumexp(logits, -1) - logits[np.arange(len(images)), labels]
-
-
-def gradient(images, w, labels=LABELS):
-    """Of the mean cross-entropy by ``w``, images held fixed: ``x^T (softmax - one_hot) / B``."""
-    flat = images.reshape(len(images), -1).astype(np.float64)
-    return flat.T @ (special.softmax(flat @ w, -1) - np.eye(CLASSES)[labels]) / len(images)
-
-
-def worst(images, w, sign=1.0):
-    """FGSM by hand: the gradient of cross-entropy at x is ``w (softmax - one_hot)``."""
-    logits = sign * images.reshape(len(images), -1) @ w
-    slope = sign * (special.softmax(logits, -1) - np.eye(CLASSES)[LABELS]) @ w.T
-    return images + EPSILON * np.sign(slope).reshape(images.shape).astype(np.float32)
+from tests.objectives.linear_net import (
+    CLASSES,
+    EPSILON,
+    LABELS,
+    MODEL,
+    SHAPE,
+    batch_of,
+    cross_entropy,
+    gradient,
+    variables,
+    worst,
+)
 
 
 def losses_and_gradient(objective, spec, w, batch, key):
@@ -146,21 +91,34 @@ def test_include_clean_mixes(images, w, key):
         np.testing.assert_allclose(metrics[name], np.mean((x.reshape(6, -1) @ w).argmax(-1) == LABELS), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+# Objectives that ask no more of a network than logits.
+SIMPLE = {
+    "adversarial": {"attack": FGSM, "include_clean": True, "label_smoothing": 0.1},
+    "fgsm_rs": {"attack": FGSM},
+    "grad_align": {"attack": FGSM, "through_clean": True},
+    "gradient_penalty": {},
+    "mart": {},
+    "n_fgsm": {"attack": FGSM},
+    "saliency_guided": {"map": "smoothgrad"},
+    "standard": {"label_smoothing": 0.1},
+    "trades": {},
+}
+
+
+@pytest.mark.parametrize("name", SIMPLE)
 def test_padded_examples_change_nothing(images, w, key, name):
-    spec = {"standard": Standard(), "adversarial": Adversarial(attack=FGSM, include_clean=True)}[name]
-    keys = key if name == "standard" else randomness.per_example_keys(key, jnp.arange(6))
+    spec = OBJECTIVES[name][0](**SIMPLE[name])
+    keys = randomness.per_example_keys(key, jnp.arange(6))
     valid, labels = np.array([True] * 4 + [False] * 2), np.array([*LABELS[:4], 99, -1])
     padded = batch_of(images, valid, labels)
     objective = OBJECTIVES[name][1]
     (value, (_, metrics)), slope = losses_and_gradient(objective, spec, w, padded, keys)
     few = batch_of(images[:4], labels=LABELS[:4])
-    few_keys = keys if name == "standard" else keys[:4]
-    (expected, (_, expected_metrics)), expected_slope = losses_and_gradient(objective, spec, w, few, few_keys)
+    (expected, (_, expected_metrics)), expected_slope = losses_and_gradient(objective, spec, w, few, keys[:4])
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(slope["w"], expected_slope["w"], atol=1e-6)
-    for metric in metrics:
-        np.testing.assert_allclose(metrics[metric], expected_metrics[metric], rtol=1e-6)
+    for metric in metrics:  # a KL of 1e-3 is a difference of numbers of about 1
+        np.testing.assert_allclose(metrics[metric], expected_metrics[metric], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("eval", 1.0), ("batch", -1.0)])
@@ -172,7 +130,22 @@ def test_attack_mode_reaches_the_model(images, w, key, mode, sign):
 
 def test_weight_and_epsilon_are_data():
     spec = Adversarial(attack=FGSM, clean_weight=0.25)
-    assert sorted(jax.tree.leaves(spec)) == [EPSILON, 0.25]
+    assert sorted(jax.tree.leaves(spec)) == [0.0, EPSILON, 0.25]
+
+
+@pytest.mark.parametrize("name", [name for name, (Spec, _) in OBJECTIVES.items() if hasattr(Spec(), "attack")])
+def test_an_attack_of_no_steps_trains_against_nothing_and_is_refused(name):
+    Spec, _ = OBJECTIVES[name]
+    with pytest.raises(ValueError, match=rf"{Spec.__name__}\.attack\.num_steps must be at least 1, got 0"):
+        Spec(attack=attacks.PGD(num_steps=0, start="gaussian"))
+
+
+def test_an_attack_of_a_negative_length_is_refused_where_it_is_a_plain_number():
+    with pytest.raises(ValueError, match=r"PGD\.start_scale must be at least 0, got -1\.0"):
+        attacks.PGD(start="gaussian", start_scale=-1.0)
+    with pytest.raises(ValueError, match=r"FGSMRS\.relative_step must be at least 0, got -1\.25"):
+        attacks.FGSMRS(relative_step=-1.25)
+    jax.jit(lambda n: (attacks.PGD(start_scale=n), attacks.FGSMRS(relative_step=n)))(-1.0)
 
 
 def test_errors_of_the_spec():
@@ -180,3 +153,22 @@ def test_errors_of_the_spec():
         ValueError, match=r"Unknown attack_mode 'evaluate'\. Did you mean 'eval'\? Choices: batch, eval"
     ):
         Adversarial(attack_mode="evaluate")
+
+
+def test_label_smoothing_is_a_share_of_the_target(images, w, key):
+    """Of what is minimised; the adversary raises plain cross-entropy."""
+    target = 0.7 * np.eye(CLASSES)[LABELS] + 0.1
+
+    def smoothed(images):
+        flat = images.reshape(6, -1).astype(np.float64)
+        value = -np.mean(np.sum(target * special.log_softmax(flat @ w, -1), -1))
+        return value, flat.T @ (special.softmax(flat @ w, -1) - target) / 6
+
+    for objective, spec, seen in (
+        (standard, Standard(label_smoothing=0.3), images),
+        (adversarial, Adversarial(attack=FGSM, label_smoothing=0.3), worst(images, w)),
+    ):
+        (value, _), slope = losses_and_gradient(objective, spec, w, batch_of(images), key)
+        expected, expected_slope = smoothed(seen)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        np.testing.assert_allclose(slope["w"], expected_slope, atol=1e-6)

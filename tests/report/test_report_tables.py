@@ -277,6 +277,14 @@ def test_the_settings_of_one_run_are_those_of_its_last_evaluation(study, tmp_pat
     }
 
 
+def test_what_a_network_was_trained_for_is_said(study, tmp_path):
+    copy = shutil.copytree(study, tmp_path / "copy")
+    path = copy / "seed0" / "l2" / "evaluation" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"objective": "A control that USES THE MASK."}))
+    assert "- l2, objective: A control that USES THE MASK." in markdown(copy).splitlines()
+    assert not any(line.startswith("- linf, objective") for line in markdown(copy).splitlines())
+
+
 def test_markdown_holds_the_same_numbers(study, page):
     lines = markdown(study).splitlines()
     start = lines.index("### Maps: gradient")

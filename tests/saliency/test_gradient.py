@@ -120,6 +120,8 @@ def test_a_map_can_be_differentiated_again():
         (linear, IMAGES, LABELS[:3], "Batch sizes differ: images 4, labels 3"),
         (linear, IMAGES, LABELS[:, None], r"labels must have 1 axes, got shape \(4, 1\)"),
         (linear, IMAGES, LABELS.astype(np.float32), r"labels must be integers \[B\], got dtype float32"),
+        (linear, IMAGES, np.where(np.arange(4) == 2, 9, LABELS), r"labels must lie in 0\.\.2, found 0\.\.9"),
+        (linear, IMAGES, np.where(np.arange(4) == 2, -1, 2), r"labels must lie in 0\.\.2, found -1\.\.2"),
         (lambda x: linear(x)[:, :1], IMAGES, LABELS, r"at least two classes, got shape \(4, 1\)"),
         (lambda x: linear(x)[:, 0], IMAGES, LABELS, r"at least two classes, got shape \(4,\)"),
         (lambda x: linear(x).sum(0, keepdims=True), IMAGES, LABELS, r"B = 4 images .* got shape \(1, 3\)"),

@@ -1,0 +1,98 @@
+"""One training regime a config, on any of the data sets of :mod:`configs.data_sets`.
+
+Most begin with standard training, and train in a second phase as their paper says, for as many epochs as adversarial
+training of that data set. A comparison for equal work is configs/study_regimes.py.
+"""
+
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from configs import common, data_sets
+from configs.data_sets import Setting
+
+# What is tuned where the first blocks of a robust network are kept: groups 2 to 5 of Margeloiu et al.
+LATER_LAYERS = {
+    "resnet18": ("^params/block[234]", "^params/logits"),
+    "small_cnn": ("^params/conv[34]", "^params/logits"),
+}
+
+
+def begin(data_set: str, regime: str, description: str) -> tuple[ConfigDict, Setting]:
+    """The config of ``data_set``, called after the regime."""
+    config, setting = data_sets.begin(data_set)
+    config.title = f"{config.title}: {regime}"
+    config.description = description
+    config.objective.attack.update(linf(setting))
+    config.evaluation.step = "last"  # with regimes that converge the best of many validations is one by chance
+    return config, setting
+
+
+def after_standard(config: ConfigDict, setting: Setting, objective: Mapping, **train) -> ConfigDict:
+    """``objective``, in a phase that begins with standard training."""
+    start = standard_phase(config)
+    teach(config, setting, objective, **train)
+    config.phases = (start, common.phase("regime"))
+    return config
+
+
+def standard_phase(config: ConfigDict) -> ConfigDict:
+    """What ``config`` is before a regime is written into it; the last phase of a config is what it says itself."""
+    kept = {name: config.optimizer[name] for name in ("name", "schedule", "learning_rate", "weight_decay")}
+    train = {name: config.train[name] for name in ("epochs", "validate_every", "checkpoint_every")}
+    objective = {"name": "standard", "wrappers": (), "label_smoothing": 0.0}
+    schedules = {"epsilon": {"until": 0.0}}
+    return common.phase(
+        "standard", objective=objective, optimizer=kept, schedules=schedules, train={**WHOLE_NETWORK, **train}
+    )
+
+
+def teach(config: ConfigDict, setting: Setting, objective: Mapping, **changes) -> None:
+    """Writes the settings of :func:`phase` into ``config`` itself, as its last phase."""
+    for name, section in phase(setting, "", objective, **changes).overrides.items():
+        config[name].update(section)
+
+
+# What a last phase may narrow and an earlier one does not.
+WHOLE_NETWORK = {"trainable": (), "batch_norm": "train", "guard_drop": 0.0}
+
+
+def phase(setting: Setting, label: str, objective: Mapping, learning_rate=3e-3, **train) -> ConfigDict:
+    """A phase whose attack grows for four tenths of its time."""
+    return common.phase(
+        label,
+        objective=objective,
+        optimizer={"schedule": "cosine", "learning_rate": learning_rate},
+        schedules=ramp(objective.get("attack")),
+        train={**WHOLE_NETWORK, "epochs": setting.epochs, "validate_every": 1, "checkpoint_every": 1, **train},
+    )
+
+
+def linf(setting: Setting, **changes) -> dict:
+    return {"norm": "linf", "epsilon": setting.linf, "num_steps": setting.num_steps, **changes}
+
+
+def from_noise(setting: Setting, **changes) -> dict:
+    """At the clean image itself a divergence has no gradient."""
+    return linf(setting, start="gaussian", **changes)
+
+
+def margeloiu_attack(setting: Setting) -> dict:
+    return {
+        "norm": "l2",
+        "epsilon": setting.l2,
+        "num_steps": 7,
+        "relative_step_size": 1 / 5,
+        "start": "sphere",
+        "projection": "scale_then_clip",
+        "keep_best": True,
+    }
+
+
+def ramp(attack: Mapping | None) -> dict:
+    """Epsilon, and the step size where the attack has one, grow from 0 for four tenths of the training."""
+    if not attack:
+        return {}
+    has_step_size = attack.get("name", "pgd") == "pgd"
+    fields = ("attack.threat.epsilon", "attack.step_size") if has_step_size else ("attack.threat.epsilon",)
+    return {"epsilon": {"until": 0.4, "fields": fields}}
