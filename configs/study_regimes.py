@@ -24,10 +24,7 @@ def get_config(data_set="planted_lesions"):
     config.description = "Ways to train the same network from the same weights, with as many passes."
     config.evaluation.step = "last"
     config.evaluation.attacks.linf.num_steps = 50
-    config.evaluation.attacks.linf.unroll = False
-    config.evaluation.attacks.linf_apgd = common.evaluated_attack(
-        name="apgd", epsilon=setting.linf, num_steps=50, unroll=False
-    )
+    config.evaluation.attacks.linf_apgd = common.evaluated_attack(name="apgd", epsilon=setting.linf, num_steps=50)
     config.evaluation.metrics.noise_stability = common.metric("noise_stability", sigma=0.02, num_samples=4)
     budget = 72
     config.study.seeds = 3

@@ -98,5 +98,5 @@ def _timed(classifier, experiment: Experiment, batch, floor, mesh) -> dict:
         "compile_seconds": compile_seconds,
         "images_per_second": settings.batch_size / seconds,
         "gradients": gradients,
-        "ratio": ratio if getattr(objective.spec, "attack", None) is not None else None,
+        "ratio": ratio if experiment.attack is not None else None,
     }

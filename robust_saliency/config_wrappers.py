@@ -13,12 +13,14 @@ WHERE = "config.objective"
 def objective_of(section: Mapping, trained: Sequence[str] = ()) -> Method:
     """The objective that ``section`` names, inside the wrappers that it names, the first innermost.
 
-    trained: the patterns of the parameters that train, whose weights ``awp`` attacks unless it names others.
+    trained: the patterns of the parameters that train, for wrappers with a field ``trainable`` that names none.
     """
     own = {name: value for name, value in section.items() if name != "wrappers" and name not in WRAPPERS}
     method = choose("objective", OBJECTIVES, own, WHERE)
     settings = {name: _settings(name, section.get(name)) for name in WRAPPERS}
-    settings["awp"]["trainable"] = settings["awp"].get("trainable") or list(trained)
+    for name, given in settings.items():
+        if "trainable" in fields_of(WRAPPERS[name][0]):
+            given["trainable"] = given.get("trainable") or list(trained)
     names = convert(section.get("wrappers") or (), tuple[str, ...], f"{WHERE}.wrappers")
     for place, name in enumerate(names):
         _, wrap = checks.lookup(f"wrapper in {WHERE}.wrappers", name, WRAPPERS)

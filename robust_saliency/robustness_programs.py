@@ -59,8 +59,7 @@ def _made(classifier: models.Classifier, plain: Robustness, frozen: survivors.Fr
         images = data.to_float(batch)["image"]
         spec = attacks.APGD(threat=dataclasses.replace(model, epsilon=epsilon), num_steps=settings.curve_steps)
         decide = attacks.Untargeted(attack=spec, loss="dlr")
-        result = attacks.untargeted(classifier.logits_fn(variables), keys, images, batch["label"], decide)
-        return result._replace(success=~(result.margin < 0))  # NaN fools
+        return attacks.untargeted(classifier.logits_fn(variables), keys, images, batch["label"], decide)
 
     def logits(variables, batch):
         return classifier.logits_fn(variables)(clean(data.to_float(batch)["image"], model))

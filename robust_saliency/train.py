@@ -41,11 +41,10 @@ def train(experiment: Experiment, workdir: str, data: data_lib.Data | None = Non
     with workdirs.Workdir(workdir):
         workdirs.claim(workdir, experiment.plain, ignore=FREE_SECTIONS)
         data = data or data_lib.load(experiment.data)
-        runs = [(os.path.join(workdir, folder), phase) for folder, phase in experiment.phases]
-        trainings = [_Training(each, folder, data) for folder, each in (*runs, (workdir, experiment))]
-        for folder, phase in runs:
-            train(phase, folder, data)
-        return trainings[-1].run()
+        last = _Training(experiment, workdir, data)
+        for folder, phase in experiment.phases:
+            train(phase, os.path.join(workdir, folder), data)
+        return last.run()
 
 
 def check(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
@@ -82,7 +81,7 @@ def _check_reads(experiment: Experiment, data: data_lib.Data) -> None:
 
 
 class _Training:
-    """One run. What its config asks of the network is checked when it is made, before anything is trained."""
+    """One run. What its config asks of the network, and its phases, is checked when it is made: before any training."""
 
     def __init__(self, experiment: Experiment, workdir: str, data: data_lib.Data):
         self.experiment, self.workdir, self.data = experiment, workdir, data

@@ -49,7 +49,11 @@ def standard_phase(config: ConfigDict) -> ConfigDict:
 
 def teach(config: ConfigDict, setting: Setting, objective: Mapping, **changes) -> None:
     """Writes the settings of :func:`phase` into ``config`` itself, as its last phase."""
-    for name, section in phase(setting, "", objective, **changes).overrides.items():
+    write(config, phase(setting, "", objective, **changes).overrides)
+
+
+def write(config: ConfigDict, overrides: Mapping) -> None:
+    for name, section in overrides.items():
         config[name].update(section)
 
 

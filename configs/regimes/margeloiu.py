@@ -23,9 +23,8 @@ def get_config(data_set="planted_lesions"):
     )
     config.evaluation.step = "best"  # of the validation loss that patience watches
     config.objective.attack.update(regimes.margeloiu_attack(setting))
-    last = _settings(1e-5, "loss", trainable=regimes.LATER_LAYERS[config.model.name], batch_norm="frozen")
-    for name, section in last.items():
-        config[name].update(section)
+    later = regimes.LATER_LAYERS[config.model.name]
+    regimes.write(config, _settings(1e-5, "loss", trainable=later, batch_norm="frozen"))
     config.phases = (
         common.phase("head", **_settings(1e-3, "loss", epochs=10, trainable=("^params/logits",))),
         common.phase("robust", objective={"name": "adversarial"}, **_settings(3e-4, "robust_loss")),

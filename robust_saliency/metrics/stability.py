@@ -28,8 +28,7 @@ class NoiseStability(Relevance):
     def __post_init__(self):
         super().__post_init__()
         checks.one_of("similarity", self.similarity, ALIKE)
-        if self.num_samples < 1:
-            raise ValueError(f"NoiseStability.num_samples must be at least 1, got {self.num_samples}.")
+        checks.at_least(1, num_samples=self.num_samples, where="NoiseStability")
 
 
 def noise_stability(

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from robust_saliency import attacks, losses, threat
+from robust_saliency import attacks, checks, losses, threat
 from robust_saliency.objectives.attack_checks import check_steps
 from robust_saliency.objectives.single_step import sparsity_of
 from robust_saliency.objectives.types import Objective, accuracy, mean
@@ -28,8 +28,7 @@ class Free:
 
     def __post_init__(self):
         check_steps(self)
-        if self.replays < 1:
-            raise ValueError(f"Free.replays must be at least 1, got {self.replays}.")
+        checks.at_least(1, replays=self.replays, where="Free")
 
 
 def perturb(classifier, variables, key, batch, spec):
