@@ -56,6 +56,22 @@ def test_gradient_of_cross_entropy_is_softmax_minus_one_hot(logits):
     np.testing.assert_allclose(gradient, special.softmax(logits, axis=-1) - np.eye(4)[LABELS], atol=3e-6)
 
 
+@pytest.mark.parametrize("gap", [8.0, 12.0, 16.0, 20.0, 40.0])
+def test_the_gradient_of_a_sure_example_keeps_its_direction(gap):
+    """To rounding, entry by entry; that of the difference ``logsumexp(z) - z_y`` loses the label's entry on the way."""
+    logits = np.array([[gap, 0.5, -0.25, 0.0]], np.float32)
+    others = np.exp(logits[0, 1:].astype(np.float64))
+    share = others / (np.exp(np.float64(gap)) + others.sum())
+    expected = np.array([-share.sum(), *share])
+    np.testing.assert_allclose(gradient_of_cross_entropy(logits, jnp.array([0]))[0], expected, rtol=1e-5)
+
+    def as_difference(z):
+        return jax.nn.logsumexp(z, axis=-1)[0] - z[0, 0]
+
+    lost = abs(jax.grad(as_difference)(jnp.asarray(logits))[0, 0] - expected[0]) / abs(expected[0])
+    assert lost > (1e-5 if gap < 16 else 0.02)
+
+
 def test_on_a_confident_model_cross_entropy_has_no_gradient_in_float32_and_the_margin_has():
     logits, labels = rows([200.0, 0.0, 1.0]), jnp.array([0])
     steep = [jax.grad(lambda z, f=f: f(z, labels).sum())(logits)[0] for f in (cross_entropy, margin)]
