@@ -27,15 +27,18 @@ def main() -> None:
         for norm in ("linf", "l2"):
             smooth = float(np.abs(ours[f"smooth/{norm}"] - theirs[f"smooth/{peer}/{norm}"]).max())
             rows[f"{peer}, {norm}, float64: largest difference after 10 steps"] = smooth
-            one = np.abs(ours[f"pgd/{norm}/1"] - theirs[f"pgd/{peer}/{norm}/1"]) < 1e-5
-            rows[f"{peer}, {norm}: share of pixels that agree after a step"] = float(one.mean())
+            step, rounded, exact = ours[f"pgd/{norm}/1"], theirs[f"pgd/{peer}/{norm}/1"], theirs[f"exact/{peer}/{norm}/1"]
+            step_label = f"{peer}, {norm}: share of pixels that agree after a step"
+            rows[f"{step_label}, ours in float32, theirs in float64"] = agreement(step, exact)
+            rows[f"{step_label}, both in float32"] = agreement(step, rounded)
+            rows[f"{step_label}, theirs in float32, theirs in float64"] = agreement(rounded, exact)
             mean = [
                 float(np.mean(losses.cross_entropy(logits_fn(jnp.asarray(found)), labels)))
                 for found in (ours[f"pgd/{norm}/10"], theirs[f"pgd/{peer}/{norm}/10"])
             ]
             rows[f"{peer}, {norm}: mean loss after 10 steps, ours and theirs"] = mean
             kept[f"{peer}, {norm}, float64"] = smooth < 1e-8
-            kept[f"{peer}, {norm}, one step"] = bool(one.mean() >= 0.999)
+            kept[f"{peer}, {norm}, one step"] = agreement(step, exact) >= 0.999
             kept[f"{peer}, {norm}, loss"] = abs(mean[0] - mean[1]) <= 1e-3 * max(mean)
     fooled = np.asarray(losses.margin(logits_fn(jnp.asarray(theirs["autoattack"])), labels)) >= 0
     rows["AutoAttack: robust images, ours"] = int(ours["robust"].sum())
@@ -57,6 +60,11 @@ def main() -> None:
     }
     print(json.dumps(described, indent=2))
     sys.exit(0 if all(kept.values()) else 1)
+
+
+def agreement(images, others) -> float:
+    """Share of the pixels that agree to 1e-5."""
+    return float((np.abs(images - others) < 1e-5).mean())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 STEPS = 10
+# torchattacks divides by (l2 norm + eps_for_division) of the gradient of a *mean* over the batch: at its default of 1e-10
+# the steps of 1,000 images, some of them sure, come out shorter than their step size.
+NEGLIGIBLE = 1e-30
 
 
 class SmallCNN(nn.Module):
@@ -67,6 +70,8 @@ def main() -> None:
     budgets = {norm: float(arrays[f"epsilon/{norm}"]) for norm in ("linf", "l2")}
     for steps in (1, STEPS):
         found |= pgd(network, images, labels, budgets, steps, f"pgd/{{peer}}/{{norm}}/{steps}")
+    exact, doubles = SmallCNN(arrays).eval().double(), images.double()  # the step that float32 rounds
+    found |= pgd(exact, doubles, labels, budgets, 1, "exact/{peer}/{norm}/1")
     smooth = Smooth(arrays["smooth/w"], arrays["smooth/v"], arrays["smooth/images"].shape[1:]).eval()
     smooth_images = torch.tensor(arrays["smooth/images"].transpose(0, 3, 1, 2).copy())
     smooth_labels = torch.tensor(arrays["smooth/labels"].astype(np.int64))
@@ -86,7 +91,9 @@ def pgd(network, images, labels, budgets: dict, steps: int, label: str) -> dict:
     linf, l2 = budgets["linf"], budgets["l2"]
     torchs = {
         "linf": torchattacks.PGD(network, eps=linf, alpha=linf / 4, steps=steps, random_start=False),
-        "l2": torchattacks.PGDL2(network, eps=l2, alpha=l2 / 4, steps=steps, random_start=False),
+        "l2": torchattacks.PGDL2(
+            network, eps=l2, alpha=l2 / 4, steps=steps, random_start=False, eps_for_division=NEGLIGIBLE
+        ),
     }
     fools = {
         "linf": foolbox.attacks.LinfPGD(abs_stepsize=linf / 4, steps=steps, random_start=False),
