@@ -27,7 +27,9 @@ def main() -> None:
         for norm in ("linf", "l2"):
             smooth = float(np.abs(ours[f"smooth/{norm}"] - theirs[f"smooth/{peer}/{norm}"]).max())
             rows[f"{peer}, {norm}, float64: largest difference after 10 steps"] = smooth
-            step, rounded, exact = ours[f"pgd/{norm}/1"], theirs[f"pgd/{peer}/{norm}/1"], theirs[f"exact/{peer}/{norm}/1"]
+            step, rounded, exact = (
+                ours[f"pgd/{norm}/1"], theirs[f"pgd/{peer}/{norm}/1"], theirs[f"exact/{peer}/{norm}/1"]
+            )  # fmt: skip
             step_label = f"{peer}, {norm}: share of pixels that agree after a step"
             rows[f"{step_label}, ours in float32, theirs in float64"] = agreement(step, exact)
             rows[f"{step_label}, both in float32"] = agreement(step, rounded)

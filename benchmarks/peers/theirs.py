@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 STEPS = 10
-# torchattacks divides by (l2 norm + eps_for_division) of the gradient of a *mean* over the batch: at its default of 1e-10
-# the steps of 1,000 images, some of them sure, come out shorter than their step size.
+# torchattacks divides by (l2 norm + eps_for_division) of the gradient of a *mean* over the batch: at its default of
+# 1e-10 the steps of 1,000 images, some of them sure, come out shorter than their step size.
 NEGLIGIBLE = 1e-30
 
 

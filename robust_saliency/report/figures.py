@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from robust_saliency import statistics
-from robust_saliency.report import numbers
+from robust_saliency.report import history, numbers
 from robust_saliency.report.colours import run_colours
 from robust_saliency.report.load import Run, Study
 
@@ -37,25 +37,41 @@ def curve_figures(study: Study) -> list[Picture]:
 
 
 def training_figure(study: Study) -> Picture | None:
-    """Loss, accuracy and robust accuracy over the epochs; validation solid, training dotted, a line a seed."""
-    names = [name for name in _PANELS if any(_finite(row, name) for run in study.runs for row in run.history)]
+    """Loss, accuracy and robust accuracy over the epochs; validation solid, training dotted, a line a seed.
+
+    A run in phases has a line a phase, with a bar where the next begins.
+    """
+    phases = [(run.label, phase) for run in study.runs for phase in run.phases]
+    rows = [row for _, phase in phases for row in phase.rows]
+    names = [name for name in _PANELS if any(history.is_finite(row, name) for row in rows)]
     if not names:
         return None
     figure, panels = _figure(len(names))
     colours = run_colours(study.labels)
     for panel, name in zip(panels, names, strict=True):
-        for run in study.runs:
+        for label, phase in phases:
             for split, style in (("train", ":"), ("validation", "-")):
-                x, y = _history(run, split, name)
-                panel.plot(x, y, style, color=colours[run.label], linewidth=1.4, marker="." if len(x) == 1 else None)
+                x, y = history.curve(phase, split, name)
+                panel.plot(x, y, style, color=colours[label], linewidth=1.4, marker="." if len(x) == 1 else None)
+        for label, place in _phase_ends(study):
+            panel.axvline(place, color=colours[label], linewidth=0.8, alpha=0.5)
         panel.set_title(_PANELS[name], loc="left", fontsize=10)
-        panel.set_xlabel("epoch" if all("epoch" in row for run in study.runs for row in run.history) else "step")
+        panel.set_xlabel("epoch" if all("epoch" in row for row in rows) else "step")
     panels[0].legend(
         handles=[panels[0].plot([], [], "-", color=colours[label], label=label)[0] for label in study.labels],
         frameon=False,
     )
     shown = ", ".join(_PANELS[name].lower() for name in names)
     return Picture("training", _png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
+
+
+def _phase_ends(study: Study) -> list[tuple[str, float]]:
+    """``(label, epoch)`` where a phase of the lowest seed ends and another begins."""
+    ends = []
+    for label in study.labels:
+        for phase in study.of(label)[0].phases[:-1]:
+            ends += [(label, max(row["epoch"] for row in phase.rows))] if phase.rows else []
+    return ends
 
 
 def robustness_curves(
@@ -126,18 +142,6 @@ def _mean_curve(runs: list[Run], name: str) -> statistics.Estimate:
     known = [[by.get(i, i) for i in run.curves["ids"].tolist()] for by, run in zip(groups, runs, strict=True)]
     values = np.concatenate([run.curves[name] for run in runs])
     return statistics.bootstrap_mean(values, np.concatenate(known), seed=0)
-
-
-def _history(run: Run, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = [row for row in run.history if row.get("split", "train") == split and _finite(row, name)]
-    at = np.array([row.get("epoch", row["step"]) for row in rows], float)
-    x = np.unique(at)
-    y = np.array([row[name] for row in rows], float)
-    return x, np.array([y[at == place].mean() for place in x])
-
-
-def _finite(row: dict, name: str) -> bool:
-    return isinstance(row.get(name), int | float) and bool(np.isfinite(row[name]))
 
 
 def _figure(num_panels: int) -> tuple[Figure, list]:

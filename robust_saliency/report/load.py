@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robust_saliency import records
+from robust_saliency.report import history
 
 _SUMMARY_KEYS = ("split", "num_examples", "class_names", "attacks", "methods", "metrics")
 
@@ -33,8 +34,7 @@ class Run:
     seed: int
     description: str
     config: dict[str, Any]
-    history: list[dict[str, Any]]
-    training: dict[str, Any]
+    phases: tuple[history.Phase, ...]
     summary: dict[str, Any]
     scores: Scores
     curves: dict[str, np.ndarray] | None
@@ -157,13 +157,13 @@ def _read_run(directory: Path, entry: Mapping[str, Any]) -> Run:
     summary = _read(evaluation / "summary.json", records.read_json)
     for key in _SUMMARY_KEYS:
         _field(evaluation / "summary.json", summary, key)
+    config = _read_if_there(directory / "config.json", records.read_json) or {}
     return Run(
         label=str(entry["label"]),
         seed=int(entry["seed"]),
         description=str(entry.get("description", "")),
-        config=_read_if_there(directory / "config.json", records.read_json) or {},
-        history=records.MetricsLog(directory).read(),
-        training=_read_if_there(directory / "training.json", records.read_json) or {},
+        config=config,
+        phases=history.read(directory, config),
         summary=summary,
         scores=_read_scores(evaluation, summary),
         curves=_read_arrays(evaluation / "curves.npz", ("fractions", "ids")),

@@ -53,6 +53,7 @@ def _context(study: Study, comparison: Comparison) -> dict:
         "colour_bars": {kind: pictures.colour_bar_png(kind) for kind in ("signed", "magnitude")},
         "curves": figures.curve_figures(study),
         "training": figures.training_figure(study),
+        "phased": any(len(run.phases) > 1 for run in study.runs),
         "config": provenance.config_table(study),
         "made_with": provenance.made_with(study),
         "undefined": provenance.undefined_table(study),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from robust_saliency import statistics
-from robust_saliency.report import numbers
+from robust_saliency.report import history, numbers
 from robust_saliency.report.compare import Comparison
 from robust_saliency.report.load import Run, Study
 from robust_saliency.report.tables import Cell, Head, Row, Table, column_title
@@ -32,7 +32,7 @@ def made_with(study: Study) -> list[tuple[str, str]]:
     """Data, hardware, versions, commands and times, as pairs of a name and a text."""
     summary = study.first.summary
     facts = [("Data", summary.get("data", "")), ("Split", f"{summary['split']}, {summary['num_examples']} examples")]
-    evaluated, trained = summary.get("command", ""), study.first.training.get("command", "")
+    evaluated, trained = summary.get("command", ""), study.first.phases[-1].training.get("command", "")
     facts.append(("Command", study.command))
     facts.append(("Trained with", trained if trained != study.command else ""))
     facts.append(("Evaluated with", evaluated if evaluated != study.command else ""))
@@ -43,7 +43,7 @@ def made_with(study: Study) -> list[tuple[str, str]]:
     for run in study.runs:
         step, seconds = run.summary.get("checkpoint_step"), run.summary.get("seconds")
         text = f"checkpoint of step {step}" if step is not None else ""
-        text += _training_time(run.training)
+        text += "".join(_training_time(phase) for phase in run.phases)
         text += f", evaluated in {numbers.duration(seconds)}" if seconds is not None else ""
         facts.append((f"{run.label}, seed {run.seed}", text.lstrip(", ")))
     for label in study.labels:
@@ -52,12 +52,14 @@ def made_with(study: Study) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts if text]
 
 
-def _training_time(training: Mapping[str, Any]) -> str:
+def _training_time(phase: history.Phase) -> str:
+    training = phase.training
     if not training:
         return ""
     timed, steps = training["timed_steps"], training["steps"]
     which = "" if timed == steps else f"the last {timed} of {steps} steps "
-    return f", {which}trained in {numbers.duration(training['seconds'])}"
+    name = f"{phase.label}: " if phase.label else ""
+    return f", {name}{which}trained in {numbers.duration(training['seconds'])}"
 
 
 def undefined_table(study: Study) -> Table:

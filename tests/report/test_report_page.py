@@ -65,6 +65,21 @@ def test_a_workdir_of_one_run(study):
     assert 'data-name="maps gradient"' in page and "objective.threat.norm" in page
 
 
+def test_a_run_in_phases_shows_all_of_its_training(copy):
+    run = copy / "seed0" / "linf"
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"phases": [{"label": "head"}, {"label": "whole"}]}))
+    head = run / "phases" / "1_head"
+    head.mkdir(parents=True)
+    shutil.copy(run / "metrics.jsonl", head)
+    for folder, seconds in ((head, 65.0), (run, 5.0)):
+        facts = {"command": "train", "steps": 9, "timed_steps": 9, "seconds": seconds}
+        (folder / "training.json").write_text(json.dumps(facts))
+    page = report(copy).read_text()
+    assert "a bar where a phase ends" in page
+    assert "head: trained in 1 min 5 s, whole: trained in 5 s" in page
+
+
 def test_without_masks_attacks_history_curves_and_pictures(tmp_path):
     study = write_study(
         tmp_path, seeds=(0,), attacks={}, classes=[f"digit {k}" for k in range(10)], channels=1, masks=False,
