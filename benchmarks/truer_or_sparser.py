@@ -1,0 +1,121 @@
+"""Are the maps of a run truer than those of the reference, or only sparser?
+
+    python benchmarks/truer_or_sparser.py --study=runs/regimes --run=scaat
+
+The control, 'sharpened', knows nothing new: the reference's own maps, raised to the power that makes them as sparse as
+the run's (equal mean Gini index). What a run is truer by must show against it. Prints JSON: by score the means, and
+paired differences with 95 % intervals over images, seeds pooled.
+"""
+
+import argparse
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robust_saliency import config, data, environment, load, metrics, randomness, records, statistics
+
+SCORES = {
+    "gini": lambda maps, masks: metrics.gini(maps),
+    "lesion mass": lambda maps, masks: metrics.relevance_mass(maps, masks),
+    "evidence mass": lambda maps, masks: metrics.relevance_mass(maps, masks, metrics.RelevanceMass(mask="evidence")),
+    "evidence given lesion": metrics.relevance_mass_given,
+    "pointing game": metrics.pointing_game,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--method", default="gradient")
+    words = parser.parse_args()
+    about = records.read_json(os.path.join(words.study, "study.json"))
+    folders = {(run["label"], run["seed"]): os.path.join(words.study, run["dir"]) for run in about["runs"]}
+    seeds = sorted(seed for label, seed in folders if label == words.run)
+    found = [
+        compared(*(folders[label, seed] for label in (words.run, about["reference"])), words.method) for seed in seeds
+    ]
+    ids = np.concatenate([values.pop("ids") for values in found])
+    scores = {
+        name: {kind: [values[kind][name] for values in found] for kind in ("run", "reference", "sharpened")}
+        for name in SCORES
+    }
+    described = {
+        "run": words.run,
+        "reference": about["reference"],
+        "method": words.method,
+        "seeds": seeds,
+        "powers": [values["power"] for values in found],
+        "scores": {name: summary(by_kind, ids) for name, by_kind in scores.items()},
+        "hardware": environment.hardware(),
+        "versions": environment.versions(),
+    }
+    print(json.dumps(described, indent=2))
+
+
+def compared(run: str, reference: str, method: str) -> dict:
+    """Scores of both runs' maps and of the control, each ``[N]``, on the test images of ``run``."""
+    (own, ids, masks), (theirs, _, _) = explained(run, method), explained(reference, method)
+
+    def scores(maps):
+        return {name: np.asarray(score(maps, masks)) for name, score in SCORES.items()}
+
+    goal = scores(own)
+    power = where_equal(lambda p: np.nanmean(metrics.gini(theirs**p)), np.nanmean(goal["gini"]), 0.2, 5.0)
+    return {
+        "ids": ids,
+        "run": goal,
+        "reference": scores(theirs),
+        "sharpened": scores(theirs**power),
+        "power": power,
+    }
+
+
+def explained(workdir: str, method: str):
+    """``maps, ids, masks`` of the network in ``workdir``: magnitudes, of the test images that its evaluation used."""
+    experiment = config.parse(records.read_json(os.path.join(workdir, "config.json")))
+    classifier, variables, _ = load(workdir, step=experiment.evaluation.step)
+    function, spec = next((m.function, m.spec) for label, m in experiment.evaluation.maps if label == method)
+    test = data.load(experiment.data).test
+    held = data.to_float(test.gather(data.choose(len(test), experiment.evaluation.num_examples)))
+
+    @jax.jit
+    def explain(images, labels, ids):
+        keys = randomness.per_example_keys(jax.random.key(0), ids)
+        return jnp.abs(function(classifier.logits_fn(variables), keys, images, labels, spec))
+
+    masks = {name: held[f"{name}_mask"] for name in ("lesion", "evidence")}
+    return explain(held["image"], held["label"], held["id"]), np.asarray(held["id"]), masks
+
+
+def where_equal(score, goal: float, low: float, high: float) -> float:
+    """Where the growing ``score`` is ``goal``, by bisection; the nearer end where it is nowhere."""
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if score(middle) < goal else (low, middle)
+    return (low + high) / 2
+
+
+def summary(by_kind: dict, ids) -> dict:
+    pooled = {kind: np.concatenate(values) for kind, values in by_kind.items()}
+    found = {"means": {kind: float(np.nanmean(values)) for kind, values in pooled.items()}}
+    for control in ("reference", "sharpened"):
+        difference = statistics.paired_difference(pooled["run"], pooled[control], ids, seed=0)
+        p = statistics.sign_flip_test(pooled["run"] - pooled[control], ids, seed=0)
+        by_seed = [float(np.nanmean(a - b)) for a, b in zip(by_kind["run"], by_kind[control], strict=True)]
+        verdict = statistics.difference_counts(by_seed, (difference.low, difference.high), difference.num_groups)
+        found[f"run - {control}"] = {
+            "difference": difference.mean,
+            "interval": [difference.low, difference.high],
+            "by seed": by_seed,
+            "p": float(p),
+            "reading": verdict.reason,
+        }
+    return found
+
+
+if __name__ == "__main__":
+    main()
