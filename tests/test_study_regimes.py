@@ -57,7 +57,7 @@ def spent(experiment):
     return [(part.train.epochs, convolutions_of_a_step(part)) for part in parts]
 
 
-@pytest.mark.parametrize("data_set", ["planted_lesions", "ham10000"])
+@pytest.mark.parametrize("data_set", ["planted_lesions", "ham10000", "repairs"])
 def test_every_run_costs_as_much_as_the_standard_one_and_no_more(data_set):
     """A pass of an attack needs no gradient in the weights, so the adversarial runs compute a little less."""
     runs = runs_of(data_set)
