@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency import config, data, environment, load, metrics, randomness, records, statistics
+from robust_saliency import checks, config, data, environment, load, metrics, randomness, records, statistics
 
 SCORES = {
     "gini": lambda maps, masks: metrics.gini(maps),
@@ -32,28 +32,36 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("--method", default="gradient")
     words = parser.parse_args()
-    about = records.read_json(os.path.join(words.study, "study.json"))
-    folders = {(run["label"], run["seed"]): os.path.join(words.study, run["dir"]) for run in about["runs"]}
-    seeds = sorted(seed for label, seed in folders if label == words.run)
-    found = [
-        compared(*(folders[label, seed] for label in (words.run, about["reference"])), words.method) for seed in seeds
-    ]
+    try:
+        described = judged(words.study, words.run, words.method)
+    except ValueError as error:
+        parser.error(str(error))
+    print(json.dumps(described, indent=2))
+
+
+def judged(study: str, run: str, method: str) -> dict:
+    """Everything that is printed. ValueError where the study has no such run, or the run no such map or masks."""
+    about = records.read_json(os.path.join(study, "study.json"))
+    folders = {(entry["label"], entry["seed"]): os.path.join(study, entry["dir"]) for entry in about["runs"]}
+    checks.one_of(f"run of {study}", run, {label for label, _ in folders})
+    pairs = [[(label, seed) for label in (run, about["reference"])] for seed in {seed for _, seed in folders}]
+    pairs = sorted(pair for pair in pairs if set(pair) <= set(folders))
+    found = [compared(*(folders[one] for one in pair), method) for pair in pairs]
     ids = np.concatenate([values.pop("ids") for values in found])
     scores = {
         name: {kind: [values[kind][name] for values in found] for kind in ("run", "reference", "sharpened")}
         for name in SCORES
     }
-    described = {
-        "run": words.run,
+    return {
+        "run": run,
         "reference": about["reference"],
-        "method": words.method,
-        "seeds": seeds,
+        "method": method,
+        "seeds": [seed for (_, seed), _ in pairs],
         "powers": [values["power"] for values in found],
         "scores": {name: summary(by_kind, ids) for name, by_kind in scores.items()},
         "hardware": environment.hardware(),
         "versions": environment.versions(),
     }
-    print(json.dumps(described, indent=2))
 
 
 def compared(run: str, reference: str, method: str) -> dict:
@@ -77,15 +85,21 @@ def compared(run: str, reference: str, method: str) -> dict:
 def explained(workdir: str, method: str):
     """``maps, ids, masks`` of the network in ``workdir``: magnitudes, of the test images that its evaluation used."""
     experiment = config.parse(records.read_json(os.path.join(workdir, "config.json")))
-    classifier, variables, _ = load(workdir, step=experiment.evaluation.step)
-    function, spec = next((m.function, m.spec) for label, m in experiment.evaluation.maps if label == method)
+    settings, maps = experiment.evaluation, dict(experiment.evaluation.maps)
+    chosen = checks.lookup("map", method, maps)
+    classifier, variables, _ = load(workdir, step=settings.step)
     test = data.load(experiment.data).test
-    held = data.to_float(test.gather(data.choose(len(test), experiment.evaluation.num_examples)))
+    held = data.to_float(test.gather(data.choose(len(test), settings.num_examples)))
+    if not {"lesion_mask", "evidence_mask"} <= set(held):
+        raise ValueError(f"{workdir}: the masks of lesion and evidence are needed, which its images do not have.")
 
     @jax.jit
     def explain(images, labels, ids):
         keys = randomness.per_example_keys(jax.random.key(0), ids)
-        return jnp.abs(function(classifier.logits_fn(variables), keys, images, labels, spec))
+        logits_fn = classifier.logits_fn(variables)
+        if settings.explained == "predicted":
+            labels = logits_fn(images).argmax(-1)
+        return jnp.abs(chosen.function(logits_fn, keys, images, labels, chosen.spec))
 
     masks = {name: held[f"{name}_mask"] for name in ("lesion", "evidence")}
     return explain(held["image"], held["label"], held["id"]), np.asarray(held["id"]), masks

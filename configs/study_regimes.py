@@ -36,7 +36,7 @@ def get_config(which="planted_lesions"):
         config.train.epochs = 12
         config.model.width = 16
         config.evaluation.num_examples = 512
-    runs = {run.label: run for run in _runs(setting, budget)}
+    runs = {run.label: run for run in _runs(setting, budget, config.model.name)}
     labels = SOME.get(which.partition(":")[0]) or [label for label in runs if label not in REPAIRS]
     config.study.runs = tuple(runs[label] for label in labels)
     return config
@@ -49,7 +49,7 @@ SOME = {
 }
 
 
-def _runs(setting, budget):
+def _runs(setting, budget, network):
     linf = {"norm": "linf", "epsilon": setting.linf, "num_steps": PASSES - 1}
     l2 = {"norm": "l2", "epsilon": setting.l2, "num_steps": PASSES - 1}
     # Of the passes one more is for the clean images, and in SCAAT one for the map; at the clean image itself a
@@ -80,7 +80,7 @@ def _runs(setting, budget):
         tuned(
             "first_layers",
             "The same, but the first two blocks stay as they are.",
-            trainable=regimes.LATER_LAYERS["small_cnn"],
+            trainable=regimes.LATER_LAYERS[network],
         ),
         run("scaat_wide", "The adversary changes all but the most important fifth.", PASSES, "scaat", scaat, more),
         run("scaat_strong", "SCAAT with twice its epsilon.", PASSES, "scaat", stronger, unimportant),

@@ -1,5 +1,7 @@
 """What a training step of each objective costs, in gradients that it cannot do without."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ TOTAL_STEPS = 100
 
 
 def rows(experiment: Experiment, mesh) -> list[dict]:
-    """One a name of ``OBJECTIVES``, at its defaults but for ``config.benchmark.attack``.
+    """One a name of ``OBJECTIVES``, at its defaults but for ``config.benchmark.attack``; all parameters train.
 
     gradients: seconds of the step, with augmentation and optimiser, over those of one gradient of the training loss in
         the parameters.
@@ -28,15 +30,17 @@ def rows(experiment: Experiment, mesh) -> list[dict]:
     classifier = initialise.classifier_of(experiment.model, shape, settings.num_classes)
     batch = sharding.put_batch(_batch(settings, shape), mesh)
     floor = _gradients(classifier, batch, mesh)
+    attack = experiment.plain.get("benchmark", {}).get("attack", {})
+    whole = dataclasses.replace(experiment.train, average_decay=0.0, trainable=())
     found = []
     for name in objectives.OBJECTIVES:
         try:
-            objective = objective_of({"name": name, "attack": experiment.plain["benchmark"]["attack"]})
+            objective = objective_of({"name": name, "attack": attack})
         except ValueError as error:  # such as for a divergence, which needs an attack with a random start
             say(f"benchmark: no training step of {name}: {error}")
             continue
         say(f"benchmark: a training step of {name}")
-        one = experiment._replace(objective=objective, ramps=())
+        one = experiment._replace(objective=objective, ramps=(), train=whole)
         found.append({"objective": name, **_timed(classifier, one, batch, floor, mesh)})
     return found
 

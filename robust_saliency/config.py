@@ -111,7 +111,10 @@ class InitFrom:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What is timed: an attack on every bundled network; ``repetitions`` pairs of the attack and as many gradients."""
+    """What is timed: ``attack`` on every bundled network, and a training step of every objective with it.
+
+    repetitions: pairs of the work and as many plain gradients.
+    """
 
     batch_size: int = 128
     image_size: int = 32
@@ -251,13 +254,21 @@ def to_plain(config: Any) -> Any:
 
 def _ramps(section: Mapping, objective_spec: Any) -> tuple[schedules.Ramp, ...]:
     ramps = {label: build(schedules.Ramp, ramp, f"config.schedules.{label}") for label, ramp in section.items()}
-    used = {label: ramp for label, ramp in sorted(ramps.items()) if ramp.used}
+    used = {label: _fitting(ramp, objective_spec) for label, ramp in sorted(ramps.items()) if ramp.used}
     for label, ramp in used.items():
         try:
             schedules.check(objective_spec, ramp)
         except ValueError as error:
             raise ValueError(f"config.schedules.{label}.fields: {error}") from error
     return tuple(used.values())
+
+
+def _fitting(ramp: schedules.Ramp, objective_spec: Any) -> schedules.Ramp:
+    """Without the step size, which grows with epsilon, where the attack has none (fgsm, apgd): a default names both."""
+    attack = getattr(objectives.innermost(objective_spec), "attack", None)
+    if attack is None or hasattr(attack, "step_size") or "attack.threat.epsilon" not in ramp.fields:
+        return ramp
+    return dataclasses.replace(ramp, fields=tuple(field for field in ramp.fields if field != "attack.step_size"))
 
 
 def _evaluation(section: Mapping) -> Evaluation:

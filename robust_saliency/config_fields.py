@@ -97,7 +97,9 @@ def merge(base: Mapping, changes: Mapping, where: str = "config") -> dict:
     merged = dict(base)
     for name, value in changes.items():
         known_field(where, name, base)
-        nested = isinstance(base[name], Mapping) and isinstance(value, Mapping)
+        nested = isinstance(base[name], Mapping) and value is not None
+        if nested and not isinstance(value, Mapping):
+            raise ValueError(f"{where}.{name} must be a section, got {value!r}.")
         merged[name] = merge(base[name], value, f"{where}.{name}") if nested else value
     return merged
 

@@ -5,16 +5,36 @@ import math
 
 from robust_saliency import attacks, objectives, saliency
 from robust_saliency.baselines import Baseline
+from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
 from robust_saliency.threat import Threat
 
+# Of their attack training takes the threat model alone.
+_STEPS_OF_THEIR_OWN = (objectives.FGSMRS, objectives.Free, objectives.GradAlign, objectives.NFGSM)
 _NOT_SAID = ("bounds", "chunk_size", "max_images", "unroll")
 
 
 def described(method: Method) -> str:
     """'The gradient of the score ... Here: gradient: score logit, sign abs.'"""
-    definition = (type(method.spec).__doc__ or "").strip().splitlines()[0].replace("``", "")
-    return f"{definition} Here: {sentence(method)}"
+    return f"{_definition(method.spec)} Here: {sentence(method)}"
+
+
+def training(experiment: Experiment) -> str:
+    """What a network was trained for: the objective of each phase, with what stands around it."""
+    labels = [phase["label"] for phase in experiment.plain.get("phases") or ()]
+    parts = [part.objective for _, part in experiment.phases] + [experiment.objective]
+    if len(parts) == 1:
+        return _objective(parts[0])
+    return " ".join(f"Phase {label}: {_objective(part)}" for label, part in zip(labels, parts, strict=True))
+
+
+def _objective(method: Method) -> str:
+    wrappers, spec = [], method.spec
+    while hasattr(spec, "wrapper"):
+        own = [words for field in dataclasses.fields(spec) if field.name != "inner" for words in _field(spec, field)]
+        wrappers.append(f" Inside {spec.wrapper}: {_definition(spec)} Here: {', '.join(own)}.")
+        spec = spec.inner
+    return described(method._replace(spec=spec)) + "".join(reversed(wrappers))
 
 
 def sentence(method: Method) -> str:
@@ -39,15 +59,25 @@ def facts(method: Method) -> dict:
     }
 
 
+def _definition(spec) -> str:
+    return (type(spec).__doc__ or "").strip().splitlines()[0].replace("``", "")
+
+
 def _words(spec) -> list[str]:
-    words = []
-    for field in dataclasses.fields(spec):
-        value = getattr(spec, field.name)
-        if dataclasses.is_dataclass(value):
-            words += [f"{field.name} {_baseline(value)}"] if isinstance(value, Baseline) else _nested(field.name, value)
-        elif field.name not in _NOT_SAID and value is not None and _is_read(spec, field.name):
-            words.append(f"{field.name} {_number(value) if isinstance(value, float) else value}")
-    return words
+    return [words for field in dataclasses.fields(spec) for words in _field(spec, field)]
+
+
+def _field(spec, field: dataclasses.Field) -> list[str]:
+    value = getattr(spec, field.name)
+    if isinstance(value, Baseline):
+        return [f"{field.name} {_baseline(value)}"]
+    if field.name == "attack" and isinstance(spec, _STEPS_OF_THEIR_OWN):
+        return [*_words(value.threat), f"validated with an attack of {getattr(value, 'num_steps', 1)} steps"]
+    if dataclasses.is_dataclass(value):
+        return _nested(field.name, value)
+    if field.name in _NOT_SAID or value is None or value == () or not _is_read(spec, field.name):
+        return []
+    return [f"{field.name} {_number(value) if isinstance(value, float) else value}"]
 
 
 def _nested(field: str, spec) -> list[str]:
@@ -65,6 +95,8 @@ def _is_read(spec, field: str) -> bool:
     """Whether the other settings leave this one a meaning."""
     if isinstance(spec, Threat):
         return field != "projection" or spec.norm != "linf"
+    if field == "clean_weight":
+        return getattr(spec, "include_clean", True)
     if field in ("eot_samples", "num_restarts", "rule", "shrink_epsilon") and not isinstance(spec, attacks.AutoAttack):
         return getattr(spec, field) not in (0, 1, False, "steepest")
     if isinstance(spec, objectives.SCAAT):

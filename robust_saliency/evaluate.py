@@ -199,7 +199,7 @@ def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_example
         "checkpoint_step": step,
         "explained": settings.explained,
         "evaluation": plain,
-        "objective": descriptions.described(experiment.objective),
+        "objective": descriptions.training(experiment),
         "attacks": {label: descriptions.sentence(method) for label, method in settings.attacks},
         "methods": methods,
         "metrics": {label: descriptions.facts(method) for label, method in specs},

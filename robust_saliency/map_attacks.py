@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import attacks, checks, losses, map_distances, randomness, ranks, saliency, threat
+from robust_saliency import attacks, checks, losses, map_distances, randomness, ranks, rows, saliency, threat
 from robust_saliency.attacks import APGD, PGD
 from robust_saliency.attacks.pgd import clean
 from robust_saliency.metrics.similarity import SIMILARITIES, TopK
@@ -148,16 +148,12 @@ def map_attack(
     tries = attacks.run(loss_fn, attack_key, origin, _keeping_the_best(spec.attack))
     before, after = distance_fn(maps_before), judged(tries)
     better = after.value > before
-
-    def chosen(found: Array, clean: Array) -> Array:
-        return jnp.where(better.reshape((-1,) + (1,) * (found.ndim - 1)), found, clean)
-
-    images, maps_after = chosen(tries, origin), chosen(after.maps, maps_before)
+    images, maps_after = rows.choose(better, (tries, after.maps), (origin, maps_before))
     result = MapAttackResult(
         images=images,
         kept=after.kept | ~better,
         distance=threat.distance(images, origin, spec.attack.threat),
-        gain=chosen(after.distance, before) - before,
+        gain=rows.choose(better, after.distance, before) - before,
         maps_before=maps_before,
         maps_after=maps_after,
         scores=_scores(spec, maps_after, maps_before),

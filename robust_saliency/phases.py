@@ -8,7 +8,7 @@ import posixpath
 import zlib
 from collections.abc import Mapping
 
-from robust_saliency import checks
+from robust_saliency import checks, workdirs
 from robust_saliency.config_fields import known_field, merge
 
 SECTIONS = ("objective", "optimizer", "schedules", "train")
@@ -25,14 +25,17 @@ def unfolded(plain: Mapping) -> list[tuple[str, dict]]:
     if not listed:
         return [("", rest)]
     _check(listed)
-    folders = [f"phases/{number}_{phase['label']}" for number, phase in enumerate(listed[:-1], start=1)]
+    folders = workdirs.phase_folders([phase["label"] for phase in listed])
+    begun = rest.get("init_from") or {}
+    if not isinstance(begun, Mapping):
+        raise ValueError(f"config.init_from must be a section, got {begun!r}.")
     configs = []
-    for number, (phase, folder) in enumerate(zip(listed, [*folders, ""], strict=True)):
+    for number, (phase, folder) in enumerate(zip(listed, folders, strict=True)):
         config = merge(rest, phase.get("overrides") or {}, _where(number, "overrides"))
         if folder and (config.get("train") or {}).get("epochs") == 0:
             raise ValueError(f"{place(plain, number)}: config.train.epochs is 0, so the phase after it has no start.")
         before = folders[number - 1] if number else ""
-        config["init_from"] = _start(rest.get("init_from") or {}, before, folder, phase.get("init_step", "best"))
+        config["init_from"] = _start(begun, before, folder, phase.get("init_step", "best"))
         config["seed"] = _seed(rest.get("seed", 0), number)
         configs.append((folder, config))
     return configs
@@ -75,7 +78,10 @@ def _check(listed) -> None:
         step = checks.one_of(_where(number, "init_step"), phase.get("init_step", "best"), ("best", "last"))
         if number == 0 and step != "best":
             raise ValueError(f"{where}.init_step is {step!r}, but the first phase begins as config.init_from says.")
-        for name in phase.get("overrides") or {}:
+        overrides = phase.get("overrides") or {}
+        if not isinstance(overrides, Mapping):
+            raise ValueError(f"{_where(number, 'overrides')} must be a section, got {overrides!r}.")
+        for name in overrides:
             checks.one_of(f"section of {_where(number, 'overrides')}", name, SECTIONS)
     labels = [phase["label"] for phase in listed]
     if len(set(labels)) != len(labels):

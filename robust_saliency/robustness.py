@@ -52,7 +52,7 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tup
     Raises ValueError where the config says of the network what is not true of it, or shows it images of its training.
     """
     settings = experiment.robustness
-    classifier, variables, described, step = initialise.load_described(workdir)
+    classifier, variables, described, step = initialise.load_described(workdir, experiment.evaluation.step)
     initialise.check_unchanged(described, experiment.plain)
     data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
     mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.robustness.batch_size")

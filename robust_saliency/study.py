@@ -60,7 +60,10 @@ def _check(label: str, experiment: config.Experiment, loaded: data.Data) -> None
 
 def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experiment]]:
     """Every run of the study as ((label, seed, folder, description), experiment), in the order of work."""
-    settings = plain["study"]
+    settings = {"reference": "", "seeds": 1, **plain["study"]}
+    for run in settings["runs"]:
+        if not isinstance(run, Mapping):
+            raise ValueError(f"config.study.runs: a run must be a section with a label and overrides, got {run!r}.")
     labels = [run.get("label") for run in settings["runs"]]
     if len(set(labels)) != len(labels) or not all(labels):
         raise ValueError(f"config.study.runs: every run needs a label of its own, got {labels}.")

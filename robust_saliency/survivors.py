@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from robust_saliency import data, losses, records, sharding
+from robust_saliency import data, losses, records, rows, sharding
 from robust_saliency.attacks import stages
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import per_example_keys
@@ -277,10 +277,6 @@ def _compiled(logits_of: Callable[[Any], LogitsFn], frozen: "Frozen") -> _Progra
         margin = losses.margin(logits_fn(images), labels)
         return images, jnp.where(jnp.isnan(margin), jnp.inf, margin)
 
-    def merge(fresh: Array, new, old):
-        def chosen(a: Array, b: Array) -> Array:
-            return jnp.where(fresh.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
-
-        return jax.tree.map(chosen, new, old)
-
-    return _Programs(jax.jit(clean), jax.jit(start), jax.jit(advance, static_argnums=2), jax.jit(look), jax.jit(merge))
+    return _Programs(
+        jax.jit(clean), jax.jit(start), jax.jit(advance, static_argnums=2), jax.jit(look), jax.jit(rows.choose)
+    )

@@ -194,7 +194,7 @@ class _Training:
                     seconds = time.monotonic() - window_began
                     rate = len(window) * self.experiment.data.batch_size / seconds
                     self._write("train", done, images_per_second=rate, **values)
-                    progress.update(len(window), **{name: values[name] for name in ("loss",)})
+                    progress.update(len(window), loss=values["loss"])
                     window = []
                 if end_of_epoch:
                     self.why = self._end_of_epoch(state, done)

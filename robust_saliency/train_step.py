@@ -10,6 +10,7 @@ from robust_saliency import attacks, averaging, losses, schedules, trainable
 from robust_saliency import data as data_lib
 from robust_saliency.config import Experiment
 from robust_saliency.models import Classifier
+from robust_saliency.objectives.single_step import made_like
 from robust_saliency.randomness import per_example_keys
 from robust_saliency.types import Array
 
@@ -97,7 +98,7 @@ def make_guard_step(classifier: Classifier, experiment: Experiment):
     """
     steps, attack = experiment.train.guard_steps, experiment.attack
     step_size = 2.5 / steps * attack.threat.epsilon
-    pgd = attacks.PGD(threat=attack.threat, num_steps=steps, step_size=step_size)
+    pgd = attacks.PGD(threat=attack.threat, num_steps=steps, step_size=step_size, **made_like(attack))
 
     def guard(variables, batch, root) -> Array:
         images, labels = data_lib.to_float(batch)["image"], batch["label"]

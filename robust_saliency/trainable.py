@@ -15,16 +15,17 @@ def name(path: tuple) -> str:
     return "/".join(str(getattr(entry, "key", entry)) for entry in path)
 
 
-def labels(params: Any, patterns: Sequence[str]) -> Any:
+def labels(params: Any, patterns: Sequence[str], where: str = "config.train.trainable") -> Any:
     """'trained' or 'frozen' for every parameter. patterns: regular expressions on 'params/...'; none trains all.
 
-    Raises ValueError for a pattern that matches no parameter, with the names of the blocks that there are.
+    Raises ValueError for a pattern that matches no parameter, with the names of the blocks that there are; where: the
+    field that holds the patterns.
     """
     names = [f"params/{name(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in patterns:
         if not any(re.search(pattern, each) for each in names):
             blocks = ", ".join(dict.fromkeys("/".join(each.split("/")[:2]) for each in names))
-            raise ValueError(f"config.train.trainable: {pattern!r} matches no parameter. Parameters lie in {blocks}.")
+            raise ValueError(f"{where}: {pattern!r} matches no parameter. Parameters lie in {blocks}.")
     chosen = [not patterns or any(re.search(pattern, each) for pattern in patterns) for each in names]
     return jax.tree.unflatten(jax.tree.structure(params), [TRAINED if one else FROZEN for one in chosen])
 

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,11 @@ class Workdir:
 def checkpoints(workdir: str | Path) -> Path:
     """Where the checkpoints of a run lie."""
     return Path(workdir) / "checkpoints"
+
+
+def phase_folders(labels: Sequence[str]) -> list[str]:
+    """Where in a workdir each phase of a run lies, by its labels in order: the last is the run itself, ''."""
+    return [*(f"phases/{number}_{label}" for number, label in enumerate(labels[:-1], start=1)), ""]
 
 
 def has_results(workdir: str | Path) -> bool:

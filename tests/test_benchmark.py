@@ -2,7 +2,7 @@
 
 import math
 
-from robust_saliency import benchmark, benchmark_training, models, objectives, records, sharding
+from robust_saliency import benchmark, benchmark_training, config, models, objectives, records, sharding
 from tests import tiny
 
 
@@ -27,6 +27,14 @@ def test_every_network_and_objective_has_a_row_that_adds_up(tmp_path, capsys, mo
         assert row["gradients"] > 0 and row["images_per_second"] > 0
         assert (row["ratio"] is None) == (name == "standard")
     assert all(name in table for name in (*objectives.OBJECTIVES, *benchmark_training.COLUMNS))
+
+
+def test_what_only_a_whole_training_has_is_left_out_of_a_step(monkeypatch):
+    monkeypatch.setattr(objectives, "OBJECTIVES", {"standard": objectives.OBJECTIVES["standard"]})
+    plain = tiny.plain(train={"average_decay": 0.9, "trainable": ["^params/logits"]})
+    plain["benchmark"] = {"batch_size": 4, "repetitions": 1}
+    (row,) = benchmark_training.rows(config.parse(plain), sharding.make_mesh(2, 4, "batch_size"))
+    assert row["objective"] == "standard" and row["gradients"] > 0
 
 
 def test_an_objective_that_the_attack_does_not_suit_has_no_row_and_its_reason(capsys, monkeypatch):

@@ -168,6 +168,7 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
         ({"evaluation": {"maps": {"gradient": {"channels": "none"}}}}, r"maps.gradient.channels is 'none'"),
         ({"train": {"validate_every": 2, "checkpoint_every": 3}}, r"one must be a multiple of the other"),
         ({"mesh": 3}, r"config.mesh must be a section, got 3"),
+        ({"init_from": "../standard", "phases": [{"label": "a"}]}, r"config.init_from must be a section, got '../st"),
         ({"schedules": [1]}, r"config.schedules must be a section, got \[1\]"),
         ({"evaluation": {"attacks": [1]}}, r"config.evaluation.attacks must be a section, got \[1\]"),
         ({"evaluation": {"step": "bset"}}, r"Unknown evaluation.step 'bset'. Did you mean 'best'"),

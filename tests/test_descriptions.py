@@ -1,8 +1,13 @@
 """What a report says of a method is what was run, in a form that a reader can check."""
 
-from robust_saliency import attacks, descriptions, objectives, saliency
+import importlib
+
+import pytest
+
+from robust_saliency import attacks, config, descriptions, objectives, saliency
 from robust_saliency.config_fields import Method
 from robust_saliency.threat import Threat
+from tests import tiny
 
 
 def sentence(name, spec):
@@ -47,3 +52,36 @@ def test_of_scaat_the_guide_is_named_and_only_the_share_that_counts_is_said():
     assert "energy" not in sentence("scaat", objectives.SCAAT())
     by_energy = sentence("scaat", objectives.SCAAT(protect="energy", energy=0.3))
     assert "energy 0.3" in by_energy and "quantile" not in by_energy
+
+
+@pytest.mark.parametrize("name", [*objectives.OBJECTIVES, *objectives.WRAPPERS])
+def test_what_is_said_of_a_regime_can_be_read_on_a_page(name):
+    Spec, _ = (objectives.OBJECTIVES | objectives.WRAPPERS)[name]
+    text = descriptions.described(Method(name, Spec(), None))
+    assert not any(mark in text for mark in ("``", ":class:", ":func:", ":math:"))
+    assert f" Here: {name}: " in text
+
+
+def test_of_a_run_in_phases_each_is_told_and_which_objective_stands_inside_of_what():
+    experiment = config.parse(importlib.import_module("configs.regimes.awp").get_config())
+    text = descriptions.training(experiment)
+    start, _, rest = text.partition(" Phase regime: ")
+    assert start == "Phase standard: CE(f(x), y) on the clean images. Here: standard: label_smoothing 0."
+    assert " Here: adversarial: norm linf, epsilon 4/255" in rest
+    assert rest.index("Here: adversarial") < rest.index("Inside awp: L(w + v)")
+    assert rest.endswith("Here: gamma 0.01.")
+
+
+def test_of_one_phase_the_objective_alone_is_told():
+    objective = {"name": "adversarial", "wrappers": ["clean_mix", "awp"]}
+    text = descriptions.training(tiny.experiment(objective=objective))
+    assert text.startswith("(1 - clean_weight) CE(f(x'), y)") and "Phase" not in text
+    assert text.index("Inside clean_mix: ") < text.index("Inside awp: ")
+
+
+@pytest.mark.parametrize("name", ["fgsm_rs", "free", "grad_align", "n_fgsm"])
+def test_the_attack_of_a_regime_with_steps_of_its_own_is_that_of_validation(name):
+    Spec, _ = objectives.OBJECTIVES[name]
+    text = sentence(name, Spec(attack=attacks.PGD(threat=Threat(epsilon=4 / 255), num_steps=7)))
+    assert f"{name}: norm linf, epsilon 4/255, validated with an attack of 7 steps" in text
+    assert "start uniform" not in text and "num_steps" not in text

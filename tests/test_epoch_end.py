@@ -20,6 +20,7 @@ from robust_saliency import (
     records,
     study,
     train,
+    train_step,
 )
 from robust_saliency.threat import Threat
 from tests import tiny
@@ -353,3 +354,16 @@ def test_free_training_replays_each_batch_and_keeps_its_perturbation_through_a_k
         train.train(experiment, str(tmp_path / "killed"))
     assert train.train(experiment, str(tmp_path / "killed"))["steps"] == 12
     chex.assert_trees_all_equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+
+
+def test_the_guard_attacks_as_sparsely_as_the_regime(monkeypatch):
+    """In l1 a step of one value in a hundred is another attack than one of a fifth."""
+    attack = {"norm": "l1", "epsilon": 3.0, "sparsity": 0.2, "unroll": False}
+    experiment = tiny.experiment(objective={"name": "adversarial", "attack": attack}, train={"guard_drop": 0.2})
+    ran = []
+    monkeypatch.setattr(train_step.attacks, "run", lambda loss_fn, keys, images, spec: ran.append(spec) or images)
+    classifier = initialise.classifier_of(experiment.model, (32, 32, 3), 3)
+    batch = {"image": jnp.zeros((2, 32, 32, 3)), "label": jnp.zeros(2, int), "id": jnp.arange(2)}
+    train_step.make_guard_step(classifier, experiment)(classifier.init(jax.random.key(0)), batch, jax.random.key(0))
+    (spec,) = ran
+    assert (spec.sparsity, spec.unroll, spec.num_steps, spec.threat.norm) == (0.2, False, 5, "l1")

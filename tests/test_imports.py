@@ -11,7 +11,7 @@ import pytest
 PACKAGE = "robust_saliency"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
-FLOOR = {"types", "checks", "randomness", "blur"}
+FLOOR = {"types", "checks", "randomness", "blur", "rows"}
 MIDDLE = {"projections", "threat", "losses", "baselines", "schedules", "ensembles", "ranks", "map_distances"}
 SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
 PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "checks": {"types"},
     "randomness": {"types", "checks"},
     "blur": {"types"},
+    "rows": {"types"},
     **dict.fromkeys(MIDDLE, FLOOR),
     "threat": FLOOR | {"projections"},
     "map_distances": FLOOR | {"ranks"},
@@ -38,19 +39,19 @@ MAY_IMPORT = {
     "trainable": set(),
     "averaging": {"types"},
     "stopping": set(),
-    "phases": {"checks", "config_fields"},
+    "phases": {"checks", "config_fields", "workdirs"},
     "csv_columns": set(),
     "records": {"csv_columns"},
     "workdirs": {"records"},
     "checkpoint_reading": set(),
     "checkpoint": FLOOR | {"checkpoint_reading"},
     "statistics": set(),
-    "report": {"statistics", "records"},
+    "report": {"statistics", "records", "workdirs"},
     "config_fields": PURE | {"models"},
     "config_wrappers": PURE | {"config_fields"},
     "config_file": {"config_fields"},
     "config": PURE | EDGES | {"config_fields", "config_wrappers", "phases"},
-    "descriptions": PURE | {"config_fields"},
+    "descriptions": PURE | {"config_fields", "config"},
     "initialise": PURE | EDGES | {"config", "config_fields", "trainable"},
     "train_step": BUILD | {"averaging"},
     "epoch_end": BUILD | {"train_step", "stopping"},

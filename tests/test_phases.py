@@ -85,6 +85,8 @@ def test_a_phase_of_the_config_file_is_what_the_json_says():
     [
         ([HEAD, HEAD], r"config\.phases: every phase needs a label of its own, got head, head\."),
         ([{"overrides": {}}], r"config\.phases\[0\] must be a section with a label and overrides"),
+        ([HEAD, {"label": "a", "overrides": 5}], r"config\.phases\[1\]\.overrides must be a section, got 5\."),
+        ([HEAD, {"label": "a", "overrides": {"train": 5}}], r"overrides\.train must be a section, got 5\."),
         (["head"], r"config\.phases\[0\] must be a section with a label and overrides, got 'head'"),
         ([{"label": "../a"}], r"config\.phases\[0\]\.label: a label must not start with a dot or hold a slash"),
         ([HEAD, {"label": "a", "override": {}}], r"config\.phases\[1\]: Unknown field 'override'\. Did you mean 'over"),

@@ -77,3 +77,34 @@ def test_fields_set_on_top_of_a_config_reach_its_last_phase(regime):
     assert (experiment.objective.spec.attack.threat.epsilon, experiment.train.epochs) == (0.1, 3)
     ((_, start),) = experiment.phases
     assert (start.objective.name, start.train.epochs) == ("standard", 16)
+
+
+@pytest.mark.parametrize(
+    ("regime", "section", "field", "value"),
+    [
+        ("awp", "schedules.awp", "after", 0.5),
+        ("scaat", "schedules.quantile", "until", 0.5),
+        ("trades", "train", "best_metric", "robust_accuracy"),
+        ("trades", "train", "patience", 3),
+        ("adversarial", "optimizer", "clip_norm", 0.5),
+    ],
+)
+def test_what_is_set_on_top_of_a_config_leaves_its_standard_training_alone(regime, section, field, value):
+    module = importlib.import_module(f"configs.regimes.{regime}")
+    built = module.get_config()
+    holder = built
+    for name in section.split("."):
+        holder = holder[name]
+    holder[field] = value
+    ((_, before),), ((_, after),) = config.parse(module.get_config()).phases, config.parse(built).phases
+    fields = ("objective", "ramps", "optimizer", "train")
+    assert [getattr(after, name) for name in fields] == [getattr(before, name) for name in fields]
+    assert config.parse(built) != config.parse(module.get_config())
+
+
+@pytest.mark.parametrize("name", ["apgd", "fgsm"])
+def test_an_attack_without_a_step_size_can_be_taught_against(name):
+    built = importlib.import_module("configs.regimes.adversarial").get_config()
+    built.objective.attack.name = name
+    (ramp,) = config.parse(built).ramps
+    assert ramp.fields == ("attack.threat.epsilon",)

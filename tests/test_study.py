@@ -44,6 +44,7 @@ def test_two_runs_and_a_second_seed(tmp_path):
     ("change", "message"),
     [
         ({"reference": "standrad"}, r"config.study.reference is 'standrad'; the runs are standard, linf"),
+        ({"runs": ["standard"]}, r"config.study.runs: a run must be a section with a label and overrides, got 'standa"),
         ({"seeds": 0}, r"config.study.seeds must be at least 1, got 0"),
     ],
 )

@@ -1,12 +1,13 @@
 """The robustness of a study of two tiny networks: every run, the matrix between them, what a kill and a mistake do."""
 
+import dataclasses
 import pathlib
 import shutil
 
 import numpy as np
 import pytest
 
-from robust_saliency import records, robustness, study_robustness, train
+from robust_saliency import checkpoint, data, records, robustness, study_robustness, train, workdirs
 from robust_saliency import study as study_lib
 from tests import tiny
 
@@ -61,6 +62,17 @@ def interrupted(trained):
 @pytest.fixture(scope="module")
 def page(trained, interrupted):
     return pathlib.Path(study_robustness.study_robustness(plain(), str(trained)))
+
+
+def test_the_network_that_is_attacked_is_that_which_an_evaluation_takes(trained):
+    (_, experiment) = study_lib.parse(plain())[1]
+    workdir = trained / "seed0" / "long"
+    kept = checkpoint.steps(workdirs.checkpoints(workdir))
+    assert len(kept) == 2
+    for number in kept:
+        settings = dataclasses.replace(experiment.evaluation, step=str(number))
+        chosen = experiment._replace(evaluation=settings)
+        assert robustness.subject_of(chosen, str(workdir), data.load(experiment.data))[1] == number
 
 
 def test_a_killed_study_goes_on_and_a_finished_one_is_only_drawn_again(trained, interrupted, page, capfd):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency import checks, threat
+from robust_saliency import checks, rows, threat
 from robust_saliency.attacks import eot
 from robust_saliency.attacks.apgd_checks import FIRST_SPARSITY, State, checked, recorded, wide, windows
 from robust_saliency.attacks.iterated import Iterated
@@ -165,11 +165,7 @@ def _next_part(state: State, model: Threat, spec: APGD) -> State:
         return state
     first = threat.project(state.best_images, state.origin, model)
     anew, begins = _beginning(first, state.origin, model, state.step, state.keys), _begins(state, spec)
-
-    def chosen(new: Array, old: Array) -> Array:
-        return jnp.where(begins.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(chosen, anew, state)
+    return rows.choose(begins, anew, state)
 
 
 def _begins(state: State, spec: APGD) -> Array:

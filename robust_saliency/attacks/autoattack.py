@@ -3,17 +3,14 @@
 import dataclasses
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from robust_saliency import checks, randomness
+from robust_saliency import checks, randomness, rows
 from robust_saliency.attacks.apgd import APGD
 from robust_saliency.attacks.decisions import Targeted, Untargeted, targeted, untargeted
 from robust_saliency.attacks.fab import FAB, fab
 from robust_saliency.attacks.result import AttackResult
 from robust_saliency.attacks.square import Square, square
 from robust_saliency.threat import Threat
-from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, spec
+from robust_saliency.types import Images, Key, Labels, LogitsFn, spec
 
 VERSIONS = ("fast", "rand", "standard")
 
@@ -82,10 +79,6 @@ _DECIDE = {FAB: fab, Square: square, Targeted: targeted, Untargeted: untargeted}
 def _stronger(first: AttackResult, second: AttackResult) -> AttackResult:
     """``first`` where it succeeded or is as strong; passes are added."""
     better = ~first.success & (second.success | (second.margin > first.margin))
-
-    def chosen(a: Array, b: Array) -> Array:
-        return jnp.where(better.reshape((-1,) + (1,) * (a.ndim - 1)), b, a)
-
-    merged = jax.tree.map(chosen, first, second)
+    merged = rows.choose(better, second, first)
     passes = {name: getattr(first, name) + getattr(second, name) for name in ("forwards", "backwards")}
     return merged._replace(**passes)

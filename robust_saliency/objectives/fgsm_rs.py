@@ -11,7 +11,9 @@ from robust_saliency.types import Scalar, spec
 
 @spec
 class FGSMRS(Adversarial):
-    """:class:`Adversarial` against :class:`robust_saliency.attacks.FGSMRS` in the threat model of ``attack``.
+    """``CE(f(x'), y)``, x' a single FGSM step from a uniform start in the ball, projected back into it.
+
+    The step is that of :class:`robust_saliency.attacks.FGSMRS`; the rest is :class:`Adversarial`.
 
     attack: whom validation attacks with, and whose threat model, and sparsity in l1, training takes. Training makes a
         single step; only an attack of several shows that a network has learnt to mislead the single step (catastrophic

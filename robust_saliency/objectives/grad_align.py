@@ -16,10 +16,11 @@ from robust_saliency.types import Array, Scalar, spec
 
 @spec
 class GradAlign(Adversarial):
-    """:class:`Adversarial` against FGSM plus ``weight mean(1 - cos(grad_x CE(x), grad_x CE(x + eta)))``.
+    """CE on images of FGSM plus ``weight mean(1 - cos(grad_x CE(x), grad_x CE(x + eta)))``.
 
-    eta is uniform in the ball of the threat model and, as in the authors' code, not clipped to the box. An example of
-    which a gradient is exactly zero does not count, also as there.
+    Beside the penalty it is :class:`Adversarial` against one step. eta is uniform in the ball of the threat model and,
+    as in the authors' code, not clipped to the box. An example of which a gradient is exactly zero does not count, also
+    as there.
 
     attack: whom validation attacks with, and whose threat model, and sparsity in l1, training takes, see
         :class:`FGSMRS`.

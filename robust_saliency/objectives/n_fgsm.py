@@ -11,11 +11,11 @@ from robust_saliency.types import Scalar, spec
 
 @spec
 class NFGSM(Adversarial):
-    """:class:`Adversarial` on ``x' = clip(x + n + relative_step eps sign(g))``, g the gradient of CE at ``x + n``.
+    """``CE(f(x'), y)``, ``x' = clip(x + n + relative_step eps sign(g))``, g the gradient of CE at ``x + n``.
 
-    The noise n is uniform in the ball of ``relative_noise`` epsilons and clipped to the box; so is x', but it is not
-    projected onto the ball of epsilon, so that it may leave the threat model. Algorithm 1 with the authors' defaults,
-    linf; in other norms (ours) noise and step are those of the norm.
+    :class:`Adversarial` on these images. The noise n is uniform in the ball of ``relative_noise`` epsilons and clipped
+    to the box; so is x', but it is not projected onto the ball of epsilon, so that it may leave the threat model.
+    Algorithm 1 with the authors' defaults, linf; in other norms (ours) noise and step are those of the norm.
 
     attack: whom validation attacks with, inside the threat model, and whose threat model gives epsilon, norm and mask;
         so does its sparsity that of the step in l1.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import attacks
+from robust_saliency import attacks, rows
 from robust_saliency.objectives import protection
 from robust_saliency.types import Array, Images, Key, LogitsFn, LossFn
 
@@ -59,7 +59,7 @@ def step_by_step(
         room = room_at(now.attack.images, number) if renew else now.room
         strength = jnp.full_like(now.strength, (number + 1) / num_steps if grows else 1)
         moved = pieces.advance(loss_fn, now.attack, confined(room, strength), 1)
-        return _chosen(going, _Running(moved, room, strength, going), now._replace(going=going))
+        return rows.choose(going, _Running(moved, room, strength, going), now._replace(going=going))
 
     first = room_at(images, 0)
     strength = jnp.full_like(first[:, 0, 0], 1 / max(num_steps, 1) if grows else 1)
@@ -73,10 +73,3 @@ def step_by_step(
     else:
         now = jax.lax.fori_loop(1, num_steps, lambda number, now: step(number, now, spec.renewed), now)
     return jax.lax.stop_gradient(Stepwise(pieces.finish(loss_fn, now.attack, spec.attack), now.room, now.strength))
-
-
-def _chosen(which: Array, these: Any, others: Any) -> Any:
-    def choose(this: Array, other: Array) -> Array:
-        return jnp.where(which.reshape((-1,) + (1,) * (this.ndim - 1)), this, other)
-
-    return jax.tree.map(choose, these, others)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robust_saliency import phases, records
+from robust_saliency import records, workdirs
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def read(workdir: Path, config: Mapping[str, Any]) -> tuple[Phase, ...]:
     """The phases of the run in ``workdir``, in order."""
     found, step, epoch = [], 0, 0.0
     labels = [phase["label"] for phase in config.get("phases") or ()] or [""]
-    for label, (folder, _) in zip(labels, phases.unfolded(config), strict=True):
+    for label, folder in zip(labels, workdirs.phase_folders(labels), strict=True):
         rows = records.MetricsLog(workdir / folder).read()
         rows = [_later(row, step, epoch) for row in rows]
         step = max((row["step"] for row in rows), default=step)

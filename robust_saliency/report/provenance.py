@@ -18,7 +18,7 @@ _NOT_SETTINGS = ("seed", "title", "description", "study", "benchmark", "robustne
 
 def config_table(study: Study) -> Table:
     """The settings in which the runs (lowest seed of each) differ; with one run, all that are set."""
-    flat = {label: _flat(_settings(study.of(label)[0])) for label in study.labels}
+    flat = {label: _settings(study.of(label)[0]) for label in study.labels}
     keys = sorted({key for settings in flat.values() for key in settings})
     rows = []
     for key in keys:
@@ -106,11 +106,18 @@ def tests_table(study: Study, comparison: Comparison) -> Table:
     return Table("tests", "Run and score", [Head(title) for title in titles], rows)
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """The config, with the evaluation section of the last evaluation: config.json keeps that of the first."""
-    settings = {key: value for key, value in run.config.items() if key not in _NOT_SETTINGS}
+def _settings(run: Run) -> dict[str, str]:
+    """The config by dotted field, with the evaluation section of the last evaluation: config.json keeps the first's.
+
+    Of a run in phases that of the last phase, and what the earlier ones change, as 'head: train.epochs'.
+    """
+    settings = {key: value for key, value in run.config.items() if key not in (*_NOT_SETTINGS, "phases")}
     evaluation = run.summary.get("evaluation")
-    return settings | ({"evaluation": evaluation} if evaluation else {})
+    flat = _flat(settings | ({"evaluation": evaluation} if evaluation else {}))
+    *earlier, last = run.config.get("phases") or [{}]
+    for phase in earlier:
+        flat |= {f"{phase['label']}: {key}": value for key, value in _flat(phase.get("overrides") or {}).items()}
+    return flat | _flat(last.get("overrides") or {})
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from robust_saliency import attacks, config, models, randomness, train
+from robust_saliency import attacks, config, data, models, randomness, train
 from robust_saliency.objectives import (
     AWP,
     WRAPPERS,
@@ -429,3 +429,18 @@ def test_a_run_with_all_wrappers_trains_on_two_devices(tmp_path):
     assert train.train(experiment, str(tmp_path))["steps"] == 2
     rows = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"train"' in line]
     assert all('"epsilon_share"' in row and '"inconsistency"' in row for row in rows)
+
+
+@pytest.mark.parametrize("wrap", [awp, clean_mix])
+def test_a_wrapper_replays_as_what_it_stands_around(wrap):
+    replaying = standard._replace(replays=lambda spec: 3)
+    Spec = {awp: AWP, clean_mix: CleanMix}[wrap]
+    assert wrap(replaying).replays(Spec(inner=Standard())) == 3
+    assert wrap(standard).replays(Spec(inner=Standard())) == 1
+
+
+def test_weights_to_attack_that_are_not_there_are_told_before_training():
+    section = {"name": "standard", "wrappers": ["awp"], "awp": {"trainable": ["^params/nope"]}}
+    experiment = tiny.experiment(objective=section)
+    with pytest.raises(ValueError, match=r"config.objective.awp.trainable: '\^params/nope' matches no parameter"):
+        train.check(experiment, data.load(experiment.data))

@@ -13,6 +13,7 @@ from robust_saliency.report import load, markdown, report
 from robust_saliency.report.compare import compare
 from robust_saliency.workdirs import Workdir
 from tests.report.fabricated_study import METHODS, METRICS, write_study
+from tests.report.read_page import Page
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,9 @@ def test_a_workdir_of_one_run(study):
 def test_a_run_in_phases_shows_all_of_its_training(copy):
     run = copy / "seed0" / "linf"
     config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(config | {"phases": [{"label": "head"}, {"label": "whole"}]}))
+    changes = [{"train": {"epochs": 3}}, {"train": {"epochs": 4, "trainable": ["^params/logits"]}}]
+    listed = [{"label": label, "overrides": each} for label, each in zip(("head", "whole"), changes, strict=True)]
+    (run / "config.json").write_text(json.dumps(config | {"phases": listed}))
     head = run / "phases" / "1_head"
     head.mkdir(parents=True)
     shutil.copy(run / "metrics.jsonl", head)
@@ -78,6 +81,9 @@ def test_a_run_in_phases_shows_all_of_its_training(copy):
     page = report(copy).read_text()
     assert "a bar where a phase ends" in page
     assert "head: trained in 1 min 5 s, whole: trained in 5 s" in page
+    settings = {header[0]: cells[1]["value"] for _, header, cells in Page(page).rows("config", "plain")}
+    assert settings["head: train.epochs"] == "3" and settings["train.epochs"] == "4"
+    assert settings["train.trainable"] == '["^params/logits"]' and "phases" not in settings
 
 
 def test_without_masks_attacks_history_curves_and_pictures(tmp_path):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from robust_saliency import attacks, checks, losses
 from robust_saliency.objectives.adversarial import Adversarial
+from robust_saliency.objectives.single_step import made_like
 from robust_saliency.objectives.types import Objective, mean
 from robust_saliency.objectives.wrappers.nesting import Inner, innermost, refuse_carry, with_innermost, wrapped
 from robust_saliency.types import Array, Scalar, is_spec, spec
@@ -92,8 +93,8 @@ def _probe(attack, share, spec):
     """The cheap attack at a share of the budget."""
     threat = dataclasses.replace(attack.threat, epsilon=share * attack.threat.epsilon)
     step_size = threat.epsilon * (1 if spec.probe_steps == 1 else 2.5 / spec.probe_steps)
-    same = {name: getattr(attack, name) for name in ("sparsity", "unroll") if hasattr(attack, name)}
-    return attacks.PGD(threat=threat, step_size=step_size, num_steps=spec.probe_steps, start="none", **same)
+    settings = {"step_size": step_size, "num_steps": spec.probe_steps, "start": "none"}
+    return attacks.PGD(threat=threat, **settings, **made_like(attack))
 
 
 def _within(inner, share):

@@ -67,11 +67,15 @@ def awp(inner: Objective) -> Objective:
         v = worst_weights(variables["params"], gradient, spec.gamma)
         return {**batch, "weight_perturbation": jax.lax.stop_gradient(v)}
 
+    def check(classifier, spec):
+        params = jax.eval_shape(classifier.init, jax.random.key(0))["params"]
+        trainable.labels(params, spec.trainable, "config.objective.awp.trainable")
+
     def loss(classifier, variables, carry, key, batch, spec):
         moved = jax.tree.map(jnp.add, variables["params"], batch["weight_perturbation"])
         return inner.loss(classifier, {**variables, "params": moved}, carry, key, batch, spec.inner)
 
-    return wrapped(inner, perturb, loss)
+    return wrapped(inner, perturb, loss, check)
 
 
 def worst_weights(params: Any, gradient: Any, gamma: Scalar) -> Any:

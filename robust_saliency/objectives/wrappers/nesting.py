@@ -10,14 +10,17 @@ from typing import Any
 
 from robust_saliency.objectives.adversarial import Adversarial
 from robust_saliency.objectives.standard import Standard
-from robust_saliency.objectives.types import Objective
+from robust_saliency.objectives.types import Objective, fits_all
 
 # At run time the spec of any objective, a wrapper's too; the annotation makes it data of the wrapper's spec.
 Inner = Adversarial | Standard
 
 
-def wrapped(inner: Objective, perturb=None, loss=None) -> Objective:
-    """``inner`` under a spec that holds its own; ``perturb`` and ``loss`` take the place of its functions."""
+def wrapped(inner: Objective, perturb=None, loss=None, own_check=fits_all) -> Objective:
+    """``inner`` under a spec that holds its own; ``perturb`` and ``loss`` take the place of its functions.
+
+    own_check: what the wrapper itself asks of a network, besides what ``inner`` does.
+    """
 
     def same_perturb(classifier, variables, key, batch, spec):
         return inner.perturb(classifier, variables, key, batch, spec.inner)
@@ -26,6 +29,7 @@ def wrapped(inner: Objective, perturb=None, loss=None) -> Objective:
         return inner.loss(classifier, variables, carry, key, batch, spec.inner)
 
     def check(classifier, spec):
+        own_check(classifier, spec)
         inner.check(classifier, spec.inner)
 
     def start(batch, spec):
@@ -37,8 +41,9 @@ def wrapped(inner: Objective, perturb=None, loss=None) -> Objective:
     def replays(spec):
         return inner.replays(spec.inner)
 
-    kept = {"start": start, "advance": advance, "replays": replays} if inner.keeps_something else {}
-    return inner._replace(perturb=perturb or same_perturb, loss=loss or same_loss, check=check, **kept)
+    kept = {"start": start, "advance": advance} if inner.keeps_something else {}
+    functions = {"perturb": perturb or same_perturb, "loss": loss or same_loss}
+    return inner._replace(**functions, check=check, replays=replays, **kept)
 
 
 def refuse_carry(name: str, inner: Objective) -> None:
