@@ -3,11 +3,17 @@
 import matplotlib
 import numpy as np
 
-_RUNS = ("#4a4a4a", "#0072b2", "#d55e00", "#009e73", "#aa4499", "#c59b00", "#56b4e9", "#882255")
+_RUNS = (
+    "#4a4a4a", "#0072b2", "#d55e00", "#009e73", "#aa4499", "#c59b00", "#56b4e9", "#882255", "#332288", "#cc6677",
+    "#7f8f2a", "#b2b2b2",
+)  # fmt: skip
 
 
 def run_colours(labels: list[str]) -> dict[str, str]:
-    """A colour a run that people with colour-blindness can tell apart (after Okabe and Ito); the first is grey."""
+    """A colour a run that people with colour-blindness can tell apart (after Okabe and Ito; Tol); the first is grey.
+
+    A thirteenth run has that of the first.
+    """
     return {label: _RUNS[index % len(_RUNS)] for index, label in enumerate(labels)}
 
 

@@ -53,13 +53,16 @@ def training_figure(study: Study) -> Picture | None:
             for split, style in (("train", ":"), ("validation", "-")):
                 x, y = history.curve(phase, split, name)
                 panel.plot(x, y, style, color=colours[label], linewidth=1.4, marker="." if len(x) == 1 else None)
+        if name == "loss":
+            panel.set_yscale("symlog", linthresh=0.01)  # a penalty can begin at a hundred
         for label, place in _phase_ends(study):
             panel.axvline(place, color=colours[label], linewidth=0.8, alpha=0.5)
         panel.set_title(_PANELS[name], loc="left", fontsize=10)
         panel.set_xlabel("epoch" if all("epoch" in row for row in rows) else "step")
     panels[0].legend(
         handles=[panels[0].plot([], [], "-", color=colours[label], label=label)[0] for label in study.labels],
-        frameon=False,
+        framealpha=0.8,
+        edgecolor="none",
     )
     shown = ", ".join(_PANELS[name].lower() for name in names)
     return Picture("training", _png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")

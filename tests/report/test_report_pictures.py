@@ -94,3 +94,8 @@ def test_cells_say_label_prediction_and_confidence(study):
     assert row.label == names[arrays["label"][0]]
     assert tile.verdict == f"{names[arrays['prediction'][0]]} {100 * arrays['confidence'][0]:.0f}\u00a0%"
     assert tile.right == (arrays["prediction"][0] == arrays["label"][0])
+
+
+def test_a_study_of_twelve_runs_has_as_many_colours():
+    labels = [f"run {number}" for number in range(12)]
+    assert len(set(colours.run_colours(labels).values())) == 12
