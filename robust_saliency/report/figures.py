@@ -59,10 +59,10 @@ def training_figure(study: Study) -> Picture | None:
             panel.axvline(place, color=colours[label], linewidth=0.8, alpha=0.5)
         panel.set_title(_PANELS[name], loc="left", fontsize=10)
         panel.set_xlabel("epoch" if all("epoch" in row for row in rows) else "step")
-    panels[0].legend(
-        handles=[panels[0].plot([], [], "-", color=colours[label], label=label)[0] for label in study.labels],
-        framealpha=0.8,
-        edgecolor="none",
+    roomy = panels[min(1, len(panels) - 1)]  # accuracies leave the corner below free, which losses do not
+    roomy.legend(
+        handles=[roomy.plot([], [], "-", color=colours[label], label=label)[0] for label in study.labels],
+        frameon=False,
     )
     shown = ", ".join(_PANELS[name].lower() for name in names)
     return Picture("training", _png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
