@@ -108,7 +108,8 @@ def _attacked(programs: Programs, label: str, method: Method, variables, keys, b
     start, advance, finish, whole = programs.attacks[label]
     if start is None:
         return whole(variables, keys, batch)
-    state = start(keys, batch)
+    # What begins as a constant XLA copies to each device, and the first steps would be a program of their own.
+    state = jax.device_put(start(keys, batch), batch["label"].sharding)
     chunks, rest = divmod(method.spec.num_steps, STEPS_A_CHUNK)
     for num_steps in [STEPS_A_CHUNK] * chunks + [rest] * (rest > 0):
         state = advance(variables, state, batch, num_steps)

@@ -201,7 +201,8 @@ class _Work:
         fresh[free] = True
         keys = per_example_keys(key, batch["id"])
         new = program.start(self.variables, keys, batch["image"], batch["label"], np.int32(stage.rank))
-        sharding.waited(new, self.mesh)
+        # What begins as a constant XLA copies to each device, and the first steps would be a program of their own.
+        new = jax.device_put(sharding.waited(new, self.mesh), sharding.by_example(self.mesh))
         if state is None:
             return new
         return program.merge(sharding.put_batch({"fresh": fresh}, self.mesh)["fresh"], new, state)

@@ -143,6 +143,14 @@ def test_a_killed_attack_goes_on_where_it_was_saved(found, weights, rows, tmp_pa
     assert taken[1] is None, "what another network left is not taken up"
 
 
+def test_an_attack_is_one_program_however_its_state_begins(weights, rows):
+    """APGD's first state holds constants, which XLA lays out otherwise than what a step returns."""
+    spec = attacks.Untargeted(attack=attacks.APGD(threat=MODEL, num_steps=6))
+    attack(weights, rows, spec)
+    programs = survivors._programs(logits_of, spec)
+    assert [program._cache_size() for program in programs[1:]] == [1, 1, 1, 1]
+
+
 def test_chunks_divide_the_steps():
     assert [stages.steps_at_once(n, 10) for n in (1, 7, 20, 97, 100, 5000)] == [1, 7, 10, 1, 10, 10]
 

@@ -1,6 +1,7 @@
 """How far ours.npz and theirs.npz agree; prints JSON, ends with status 1 where it is worse than the README promises."""
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -20,42 +21,17 @@ def main() -> None:
         dict(np.load(os.path.join(words.folder, f"{name}.npz"))) for name in ("problem", "ours", "theirs")
     )
     classifier, variables, _ = load(words.workdir)
-    logits_fn, labels = classifier.logits_fn(variables), problem["labels"]
-    rows = {"logits, largest difference": float(np.abs(problem["logits"] - theirs["logits"]).max())}
-    kept = {"the same logits": rows["logits, largest difference"] < 1e-3}
-    for peer in ("torchattacks", "foolbox"):
-        for norm in ("linf", "l2"):
-            smooth = float(np.abs(ours[f"smooth/{norm}"] - theirs[f"smooth/{peer}/{norm}"]).max())
-            rows[f"{peer}, {norm}, float64: largest difference after 10 steps"] = smooth
-            step, rounded, exact = (
-                ours[f"pgd/{norm}/1"], theirs[f"pgd/{peer}/{norm}/1"], theirs[f"exact/{peer}/{norm}/1"]
-            )  # fmt: skip
-            step_label = f"{peer}, {norm}: share of pixels that agree after a step"
-            rows[f"{step_label}, ours in float32, theirs in float64"] = agreement(step, exact)
-            rows[f"{step_label}, both in float32"] = agreement(step, rounded)
-            rows[f"{step_label}, theirs in float32, theirs in float64"] = agreement(rounded, exact)
-            mean = [
-                float(np.mean(losses.cross_entropy(logits_fn(jnp.asarray(found)), labels)))
-                for found in (ours[f"pgd/{norm}/10"], theirs[f"pgd/{peer}/{norm}/10"])
-            ]
-            rows[f"{peer}, {norm}: mean loss after 10 steps, ours and theirs"] = mean
-            kept[f"{peer}, {norm}, float64"] = smooth < 1e-8
-            kept[f"{peer}, {norm}, one step"] = agreement(step, rounded) >= 0.999
-            kept[f"{peer}, {norm}, one step, theirs in float64"] = agreement(step, exact) >= 0.999
-            kept[f"{peer}, {norm}, loss"] = abs(mean[0] - mean[1]) <= 1e-3 * max(mean)
-    fooled = np.asarray(losses.margin(logits_fn(jnp.asarray(theirs["autoattack"])), labels)) >= 0
-    rows["AutoAttack: robust images, ours"] = int(ours["robust"].sum())
-    rows["AutoAttack: robust images, torchattacks"] = int((~fooled).sum())
-    rows["AutoAttack: robust for us, fooled by their adversary"] = int((ours["robust"] & fooled).sum())
-    rows["AutoAttack: images"] = len(labels)
-    rows["AutoAttack: seconds, ours (compilation included) and theirs"] = [
-        float(ours["seconds"]),
-        float(theirs["seconds"]),
-    ]
-    kept["AutoAttack, robust accuracy"] = bool(ours["robust"].mean() <= (~fooled).mean() + 0.01)
-    kept["AutoAttack, their adversaries"] = rows["AutoAttack: robust for us, fooled by their adversary"] == 0
+    logits_fn = classifier.logits_fn(variables)
+    difference = float(np.abs(problem["logits"] - theirs["logits"]).max())
+    parts = [({"logits, largest difference": difference}, {"the same logits": difference < 1e-3})]
+    for peer, norm in itertools.product(("torchattacks", "foolbox"), ("linf", "l2")):
+        parts.append(on_smooth(problem, ours, theirs, peer, norm))
+        parts.append(on_trained(logits_fn, problem, ours, theirs, peer, norm))
+    parts.append(autoattack(logits_fn, problem["labels"], ours, theirs))
+    found = dict(row for rows, _ in parts for row in rows.items())
+    kept = dict(promise for _, promises in parts for promise in promises.items())
     described = {
-        "found": rows,
+        "found": found,
         "kept": kept,
         "peers": json.loads(str(theirs["versions"])),
         "hardware": environment.hardware(),
@@ -63,6 +39,70 @@ def main() -> None:
     }
     print(json.dumps(described, indent=2))
     sys.exit(0 if all(kept.values()) else 1)
+
+
+def on_smooth(problem, ours, theirs, peer: str, norm: str) -> tuple[dict, dict]:
+    """What was found on the smooth network, and which promises hold."""
+    label = f"{peer}, {norm}, smooth network"
+    exact = float(np.abs(ours[f"smooth/{norm}/10"] - theirs[f"smooth/{peer}/{norm}/10"]).max())
+    step = agreement(ours[f"smooth32/{norm}/1"], theirs[f"smooth32/{peer}/{norm}/1"])
+    w, v = (problem[f"smooth/{name}"].astype(np.float32) for name in "wv")
+    found = (ours[f"smooth32/{norm}/10"], theirs[f"smooth32/{peer}/{norm}/10"])
+    mean = [mean_loss(lambda x: jnp.tanh(x.reshape(len(x), -1) @ w) @ v, x, problem["smooth/labels"]) for x in found]
+    return {
+        f"{label}, float64: largest difference after 10 steps": exact,
+        f"{label}, float32: share of pixels that agree after a step": step,
+        f"{label}, float32: mean loss after 10 steps, ours and theirs": mean,
+    }, {
+        f"{label}, float64": exact < 1e-8,
+        f"{label}, float32, one step": step >= 0.999,
+        f"{label}, float32, loss": same_loss(mean),
+    }
+
+
+def on_trained(logits_fn, problem, ours, theirs, peer: str, norm: str) -> tuple[dict, dict]:
+    """The same on the trained network, in float32."""
+    label = f"{peer}, {norm}, trained network"
+    step, rounded, exact = ours[f"pgd/{norm}/1"], theirs[f"pgd/{peer}/{norm}/1"], theirs[f"exact/{peer}/{norm}/1"]
+    found = (ours[f"pgd/{norm}/10"], theirs[f"pgd/{peer}/{norm}/10"])
+    mean = [mean_loss(logits_fn, x, problem["labels"]) for x in found]
+    pixels = f"{label}: share of pixels that agree after a step"
+    return {
+        f"{pixels}, both in float32": agreement(step, rounded),
+        f"{pixels}, ours in float32, theirs in float64": agreement(step, exact),
+        f"{pixels}, theirs in float32, theirs in float64": agreement(rounded, exact),
+        f"{label}: mean loss after 10 steps, ours and theirs": mean,
+    }, {
+        f"{label}, one step": agreement(step, rounded) >= 0.999,
+        f"{label}, one step, theirs in float64": agreement(step, exact) >= 0.999,
+        f"{label}, loss": same_loss(mean),
+    }
+
+
+def autoattack(logits_fn, labels, ours, theirs) -> tuple[dict, dict]:
+    fooled = np.asarray(losses.margin(logits_fn(jnp.asarray(theirs["autoattack"])), labels)) >= 0
+    missed = int((ours["robust"] & fooled).sum())
+    return {
+        "AutoAttack: images": len(labels),
+        "AutoAttack: robust images, ours": int(ours["robust"].sum()),
+        "AutoAttack: robust images, torchattacks": int((~fooled).sum()),
+        "AutoAttack: robust for us, fooled by their adversary": missed,
+        "AutoAttack: seconds, ours (compilation included) and theirs": [
+            float(ours["seconds"]),
+            float(theirs["seconds"]),
+        ],
+    }, {
+        "AutoAttack, robust accuracy": bool(ours["robust"].mean() <= (~fooled).mean() + 0.01),
+        "AutoAttack, their adversaries": missed == 0,
+    }
+
+
+def mean_loss(logits_fn, images, labels) -> float:
+    return float(np.mean(losses.cross_entropy(logits_fn(jnp.asarray(images)), labels)))
+
+
+def same_loss(mean: list[float]) -> bool:
+    return abs(mean[0] - mean[1]) <= 1e-3 * max(mean)
 
 
 def agreement(images, others) -> float:

@@ -12,7 +12,8 @@ from robust_saliency import attacks, data, load, losses, sharding, survivors
 from robust_saliency.attacks import stages
 from robust_saliency.threat import Threat
 
-STEPS, SMOOTH = 10, (12, 9, 2)
+STEPS = 10
+SMOOTH, NUM_SMOOTH = (12, 9, 2), 200  # shape and number of the images of the smooth network
 BUDGETS = {"linf": 0.1, "l2": 1.0}
 
 
@@ -70,20 +71,30 @@ def pgd(logits_fn, images, labels, norm: str, epsilon: float, steps: int) -> np.
 
 
 def smooth_problem() -> tuple[dict, dict]:
-    """A tanh network in float64, and our PGD on it."""
+    """A tanh network, and our PGD on it: in float64 by the name smooth, in float32 by the name smooth32."""
     rng = np.random.default_rng(0)
     height, width, channels = SMOOTH
     w = rng.normal(size=(height * width * channels, 20)) / 8
     v = rng.normal(size=(20, 5))
-    images, labels = rng.uniform(size=(16, *SMOOTH)), rng.integers(0, 5, 16)
+    images, labels = rng.uniform(size=(NUM_SMOOTH, *SMOOTH)), rng.integers(0, 5, NUM_SMOOTH)
+    problem = {"smooth/w": w, "smooth/v": v, "smooth/images": images, "smooth/labels": labels}
+    single = {name: value.astype(np.float32) for name, value in problem.items() if value.dtype == np.float64}
+    found = smooth_pgd(problem | single, "smooth32")
     with jax.enable_x64(True):
-        found = {
-            f"smooth/{norm}": pgd(
-                lambda x: jnp.tanh(x.reshape(len(x), -1) @ w) @ v, images, labels, norm, epsilon, STEPS
-            )
-            for norm, epsilon in BUDGETS.items()
-        }
-    return {"smooth/w": w, "smooth/v": v, "smooth/images": images, "smooth/labels": labels}, found
+        return problem, found | smooth_pgd(problem, "smooth")
+
+
+def smooth_pgd(problem: dict, label: str) -> dict:
+    def logits_fn(x):
+        return jnp.tanh(x.reshape(len(x), -1) @ problem["smooth/w"]) @ problem["smooth/v"]
+
+    return {
+        f"{label}/{norm}/{steps}": pgd(
+            logits_fn, problem["smooth/images"], problem["smooth/labels"], norm, epsilon, steps
+        )
+        for norm, epsilon in BUDGETS.items()
+        for steps in (1, STEPS)
+    }
 
 
 def autoattack(classifier, variables, held: dict) -> dict:

@@ -72,10 +72,7 @@ def main() -> None:
         found |= pgd(network, images, labels, budgets, steps, f"pgd/{{peer}}/{{norm}}/{steps}")
     exact, doubles = SmallCNN(arrays).eval().double(), images.double()  # the step that float32 rounds
     found |= pgd(exact, doubles, labels, budgets, 1, "exact/{peer}/{norm}/1")
-    smooth = Smooth(arrays["smooth/w"], arrays["smooth/v"], arrays["smooth/images"].shape[1:]).eval()
-    smooth_images = torch.tensor(arrays["smooth/images"].transpose(0, 3, 1, 2).copy())
-    smooth_labels = torch.tensor(arrays["smooth/labels"].astype(np.int64))
-    found |= pgd(smooth, smooth_images, smooth_labels, budgets, STEPS, "smooth/{peer}/{norm}")
+    found |= smooth_pgd(arrays, budgets)
     began = time.monotonic()
     attack = torchattacks.AutoAttack(
         network, norm="Linf", eps=budgets["linf"], version="standard", n_classes=10, seed=0
@@ -84,6 +81,17 @@ def main() -> None:
     found["seconds"] = np.array(time.monotonic() - began)
     versions = {"torch": torch.__version__, "torchattacks": torchattacks.__version__, "foolbox": foolbox.__version__}
     np.savez(os.path.join(folder, "theirs.npz"), versions=np.array(json.dumps(versions)), **found)
+
+
+def smooth_pgd(arrays, budgets: dict) -> dict:
+    found = {}
+    labels = torch.tensor(arrays["smooth/labels"].astype(np.int64))
+    for label, dtype in (("smooth", torch.float64), ("smooth32", torch.float32)):
+        network = Smooth(arrays["smooth/w"], arrays["smooth/v"], arrays["smooth/images"].shape[1:]).eval().to(dtype)
+        images = torch.tensor(arrays["smooth/images"].transpose(0, 3, 1, 2).copy()).to(dtype)
+        for steps in (1, STEPS):
+            found |= pgd(network, images, labels, budgets, steps, f"{label}/{{peer}}/{{norm}}/{steps}")
+    return found
 
 
 def pgd(network, images, labels, budgets: dict, steps: int, label: str) -> dict:
