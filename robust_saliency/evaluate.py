@@ -2,7 +2,6 @@
 
 import os
 import time
-import zlib
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
 from robust_saliency.evaluate_programs import Programs, blind_kinds, make_programs, usable_metrics
 from robust_saliency.progress import Progress
-from robust_saliency.randomness import per_example_keys
+from robust_saliency.randomness import key_of, per_example_keys
 
 # Steps of an iterated attack that are compiled as one program and called again for a longer attack.
 STEPS_A_CHUNK = 5
@@ -54,7 +53,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
                 split.gather,
                 indices,
                 plan,
-                key=_key(label),
+                key=key_of(label),
                 mesh=mesh,
                 batch_size=settings.batch_size,
                 title=f"{name}, {label}",
@@ -82,7 +81,7 @@ def _measured(programs: Programs, settings, staged, variables: dict, batch: dict
     float_batch = programs.to_float(batch)
     example = dict(programs.predict(variables, float_batch))
     for label, method in settings.attacks:
-        keys = per_example_keys(_key(label), batch["id"])
+        keys = per_example_keys(key_of(label), batch["id"])
         if label in programs.attacks:
             images = _attacked(programs, label, method, variables, keys, float_batch)
             withstood = programs.correct(variables, images, batch["label"])
@@ -95,9 +94,9 @@ def _measured(programs: Programs, settings, staged, variables: dict, batch: dict
     float_batch["explained"] = batch["label"] if true else example["prediction"].astype(batch["label"].dtype)
     maps = {}
     for label, _ in settings.maps:
-        maps[label] = programs.maps[label](variables, per_example_keys(_key(label), batch["id"]), float_batch)
-    maps |= programs.blind(per_example_keys(_key("blind"), batch["id"]), float_batch)
-    keys = per_example_keys(_key("metrics"), batch["id"])
+        maps[label] = programs.maps[label](variables, per_example_keys(key_of(label), batch["id"]), float_batch)
+    maps |= programs.blind(per_example_keys(key_of("blind"), batch["id"]), float_batch)
+    keys = per_example_keys(key_of("metrics"), batch["id"])
     measured = {label: programs.measure(variables, keys, float_batch, values) for label, values in maps.items()}
     for label, program in programs.explain_again.items():
         measured[label][0].update(program(variables, keys, float_batch, maps[label]))
@@ -209,11 +208,6 @@ def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_example
         "hardware": environment.hardware(),
         "versions": environment.versions(),
     }
-
-
-def _key(purpose: str):
-    """The same key for a purpose in every run: runs are compared on the same random starts and noise."""
-    return jax.random.key(zlib.crc32(purpose.encode()))
 
 
 def _picture_ids(split, indices: np.ndarray, wanted: int) -> set[int]:

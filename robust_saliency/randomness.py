@@ -4,10 +4,17 @@ With a key array ``[B]`` (:func:`per_example_keys`) the draw of an example depen
 size, the order, the padding, the number of devices or the point at which a run was resumed.
 """
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 
 from robust_saliency.types import Array, Key
+
+
+def key_of(purpose: str) -> Key:
+    """The same key for a purpose in every run: runs are compared on the same random starts and noise."""
+    return jax.random.key(zlib.crc32(purpose.encode()))
 
 
 def per_example_keys(key: Key, example_ids: Array) -> Key:

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from robust_saliency import data as data_lib
 from robust_saliency.attacks import minimal, stages
 from robust_saliency.config import Robustness
 from robust_saliency.progress import Progress
-from robust_saliency.randomness import per_example_keys
+from robust_saliency.randomness import key_of, per_example_keys
 from robust_saliency.robustness_checks import THROUGH_FLOAT32, Budget, Facts
 from robust_saliency.robustness_programs import Programs, make_programs
 from robust_saliency.types import Array, Key, LogitsFn
@@ -145,7 +144,7 @@ def _attacked(
         subject.split.gather,
         subject.indices,
         plan,
-        key=_key(name),
+        key=key_of(name),
         mesh=subject.mesh,
         batch_size=settings.batch_size,
         title=name,
@@ -164,7 +163,7 @@ def _columns(subject: Subject, settings: Robustness) -> dict[str, np.ndarray]:
     with Progress("noise and smallest epsilons", -(-len(subject.indices) // size), 0, size) as progress:
         for held in batches:
             batch = sharding.put_batch({name: held[name] for name in ("image", "label", "id")}, subject.mesh)
-            keys = per_example_keys(_key("smallest epsilon"), batch["id"])
+            keys = per_example_keys(key_of("smallest epsilon"), batch["id"])
             values = sharding.waited(programs.facts(subject.variables, keys, batch), subject.mesh)
             outputs = (sharding.waited(programs.logits(subject.variables, batch), subject.mesh) for _ in range(2))
             values |= {"is_random": _differ(*outputs)}
@@ -216,7 +215,3 @@ def _box_radius(settings: Robustness, shape: tuple[int, ...]) -> float:
     low, high = settings.threat.bounds
     values = float(np.prod(shape))
     return (high - low) * {"l1": values, "l2": values**0.5, "linf": 1.0}[settings.threat.norm]
-
-
-def _key(purpose: str) -> Key:
-    return jax.random.key(zlib.crc32(purpose.encode()))

@@ -354,12 +354,12 @@ def test_awp_attacks_the_weights_that_train_unless_it_names_others(own, expected
     assert parsed(objective=objective, train={"trainable": ["^params/logits"]}).objective.spec.trainable == expected
 
 
-def _own_loss(classifier, variables, carry, key, batch, spec):
-    raise NotImplementedError
+def never_called(*arguments):
+    raise AssertionError("a config of the wrong kind is refused before anything is computed")
 
 
 OWN = types.spec(type("OwnSpec", (), {}))
-OBJECTIVE_OF_FUNCTION, ATTACK_OF_OBJECTIVE = (OWN, brighten), (OWN, objectives.Objective(_own_loss, _own_loss))
+OBJECTIVE_OF_FUNCTION, ATTACK_OF_OBJECTIVE = (OWN, brighten), (OWN, objectives.Objective(never_called, never_called))
 ATTACK_OF_TEXT, ATTACK_OF_THREE, METRIC_OF_TWO = (OWN, "brighten"), (OWN, brighten, ()), (OWN, brighten)
 
 
