@@ -86,6 +86,7 @@ STANDARD_IN_PURE = {
     "re",
     "types",
     "typing",
+    "zlib",
 }
 OUTSIDE_IN_PURE = ("jax", "numpy", "chex", "optax")
 # module -> all that it may import from outside the standard library
