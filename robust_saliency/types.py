@@ -50,9 +50,32 @@ def spec(cls: type[Spec]) -> type[Spec]:
     names = [field.name for field in dataclasses.fields(cls)]
     data = [name for name in names if _is_data(hints[name])]
     static = [name for name in names if name not in data]
-    jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=static)
+    _register(cls, tuple(data), tuple(static))
     cls.__data_fields__ = tuple(data)
     return cls
+
+
+def _register(cls: type, data: tuple[str, ...], static: tuple[str, ...]) -> None:
+    """Makes ``cls`` a pytree, whose structure is equal to that of no other class.
+
+    ``jax.tree_util.register_dataclass`` will not do: to it two classes with the same fields are one structure (jax
+    0.10), of different hashes, so that once in a hundred processes jit answers with the program of the other.
+    """
+
+    def flatten(spec):
+        return tuple(getattr(spec, name) for name in data), tuple(getattr(spec, name) for name in static)
+
+    def flatten_with_keys(spec):
+        return tuple((jax.tree_util.GetAttrKey(name), getattr(spec, name)) for name in data), flatten(spec)[1]
+
+    def unflatten(values, leaves):
+        # Without __init__: the leaves may be of any kind, and were checked when the spec was made.
+        spec = object.__new__(cls)
+        for name, value in zip(data + static, (*leaves, *values), strict=True):
+            object.__setattr__(spec, name, value)
+        return spec
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
 def is_spec(value: Any) -> bool:

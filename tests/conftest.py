@@ -12,13 +12,12 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Tests that train build the same few programs again and again: each is compiled once a session, whichever worker or
-# command needs it.
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    _cache = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+# Tests that train build the same few programs again and again: each is compiled once by a worker and the commands it
+# starts. Workers do not share: JAX does not write an entry in one piece, and another process may read half of it.
+_cache = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+jax.config.update("jax_compilation_cache_dir", _cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

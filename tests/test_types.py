@@ -54,6 +54,24 @@ def test_changing_data_keeps_the_program_and_changing_a_static_field_makes_a_new
         scaled(Outer(inner=Inner(name="b")))
 
 
+@types.spec
+class Twin:
+    weight: Scalar = 0.5
+    name: str = "a"
+
+
+def test_specs_of_two_classes_are_two_structures_though_all_their_fields_agree():
+    """Seen: the map of another method, returned by a function of specs that had compiled both."""
+    assert jax.tree.structure(Inner()) != jax.tree.structure(Twin())
+    assert jax.tree.structure(Outer()) != jax.tree.structure(Outer(inner=Twin()))
+    assert jax.tree.structure(Inner()) == jax.tree.structure(Inner(weight=3.0))
+
+
+def test_the_path_of_a_leaf_is_its_field():
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(Outer())]
+    assert paths == [".inner.weight", ".either.weight", ".size"]
+
+
 def test_vmap_over_a_leaf():
     sizes = jnp.array([1.0, 2.0, 4.0])
     values = jax.vmap(lambda size: Outer(size=size).size * Outer().inner.weight)(sizes)
