@@ -4,7 +4,7 @@
 
 The control, 'sharpened', knows nothing new: the reference's own maps, raised to the power that makes them as sparse as
 the run's (equal mean Gini index). What a run is truer by must show against it. Prints JSON: by score the means, and
-paired differences with 95 % intervals over images, seeds pooled.
+paired differences with 95 % intervals over images, seeds pooled. Scores whose mask the images lack are left out.
 """
 
 import argparse
@@ -17,12 +17,13 @@ import numpy as np
 
 from robust_saliency import checks, config, data, environment, load, metrics, randomness, records, statistics
 
+EVIDENCE = metrics.RelevanceMass(mask="evidence")
 SCORES = {
-    "gini": lambda maps, masks: metrics.gini(maps),
-    "lesion mass": lambda maps, masks: metrics.relevance_mass(maps, masks),
-    "evidence mass": lambda maps, masks: metrics.relevance_mass(maps, masks, metrics.RelevanceMass(mask="evidence")),
-    "evidence given lesion": metrics.relevance_mass_given,
-    "pointing game": metrics.pointing_game,
+    "gini": ((), lambda maps, masks: metrics.gini(maps)),
+    "lesion mass": (("lesion",), lambda maps, masks: metrics.relevance_mass(maps, masks)),
+    "evidence mass": (("evidence",), lambda maps, masks: metrics.relevance_mass(maps, masks, EVIDENCE)),
+    "evidence given lesion": (("lesion", "evidence"), metrics.relevance_mass_given),
+    "pointing game": (("lesion",), metrics.pointing_game),
 }
 
 
@@ -50,7 +51,7 @@ def judged(study: str, run: str, method: str) -> dict:
     ids = np.concatenate([values.pop("ids") for values in found])
     scores = {
         name: {kind: [values[kind][name] for values in found] for kind in ("run", "reference", "sharpened")}
-        for name in SCORES
+        for name in found[0]["run"]
     }
     return {
         "run": run,
@@ -69,7 +70,9 @@ def compared(run: str, reference: str, method: str) -> dict:
     (own, ids, masks), (theirs, _, _) = explained(run, method), explained(reference, method)
 
     def scores(maps):
-        return {name: np.asarray(score(maps, masks)) for name, score in SCORES.items()}
+        return {
+            name: np.asarray(score(maps, masks)) for name, (need, score) in SCORES.items() if set(need) <= set(masks)
+        }
 
     goal = scores(own)
     power = where_equal(lambda p: np.nanmean(metrics.gini(theirs**p)), np.nanmean(goal["gini"]), 0.2, 5.0)
@@ -90,8 +93,9 @@ def explained(workdir: str, method: str):
     classifier, variables, _ = load(workdir, step=settings.step)
     test = data.load(experiment.data).test
     held = data.to_float(test.gather(data.choose(len(test), settings.num_examples)))
-    if not {"lesion_mask", "evidence_mask"} <= set(held):
-        raise ValueError(f"{workdir}: the masks of lesion and evidence are needed, which its images do not have.")
+    masks = {name: held[f"{name}_mask"] for name in ("lesion", "evidence") if f"{name}_mask" in held}
+    if not masks:
+        raise ValueError(f"{workdir}: a mask of lesion or evidence is needed, and its images have none.")
 
     @jax.jit
     def explain(images, labels, ids):
@@ -101,7 +105,6 @@ def explained(workdir: str, method: str):
             labels = logits_fn(images).argmax(-1)
         return jnp.abs(chosen.function(logits_fn, keys, images, labels, chosen.spec))
 
-    masks = {name: held[f"{name}_mask"] for name in ("lesion", "evidence")}
     return explain(held["image"], held["label"], held["id"]), np.asarray(held["id"]), masks
 
 
