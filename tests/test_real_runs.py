@@ -37,6 +37,7 @@ def tiny_plain(module, **sizes):
     for run in plain["study"]["runs"][1:]:
         run["overrides"]["train"]["epochs"] = 1
     plain["study"]["runs"] = plain["study"]["runs"][:2]
+    plain["evaluation"]["maps"] = {"gradient": plain["evaluation"]["maps"]["gradient"]}
     return plain
 
 

@@ -144,10 +144,17 @@ def test_narrow_arithmetic_that_hides_gradients_is_caught_and_broken_through_flo
     assert robustness_checks.accuracy(facts, "all") <= wide
 
 
-def test_probabilities_in_the_place_of_logits_are_noticed(weights, split):
-    _, _, checks = report(probabilities, weights, split)
-    assert not checks["outputs are logits"].passed
-    assert checks["outputs are logits"].sentence.startswith("1.000 of the outputs are not negative and sum to 1")
+def test_probabilities_in_the_place_of_logits_are_noticed(weights, split, truth):
+    programs = robustness_programs.make_programs(classifier_of(probabilities, weights), SETTINGS)
+    keys = randomness.per_example_keys(jax.random.key(0), jnp.arange(NUM))
+    found = jax.device_get(programs.facts(weights, keys, split.gather(np.arange(NUM))))["looks_like_probabilities"]
+    (check,) = (
+        check
+        for check in robustness_checks.checklist(truth[1]._replace(looks_like_probabilities=found))
+        if check.name == "outputs are logits"
+    )
+    assert not check.passed
+    assert check.sentence.startswith("1.000 of the outputs are not negative and sum to 1")
 
 
 def test_the_runs_of_a_study_share_one_compiled_program(weights):
