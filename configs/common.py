@@ -66,10 +66,13 @@ def evaluated_attack(**changes) -> ConfigDict:
 def saliency(name: str, **changes) -> ConfigDict:
     """A saliency method."""
     config = ConfigDict()
-    config.name = name  # gradient, input_x_gradient, integrated_gradients, smoothgrad, or 'package.module:name'
+    # gradient, input_x_gradient, integrated_gradients, smoothgrad, active, inactive, contrast, or 'package.module:name'
+    config.name = name
     config.score = "logit"  # what is differentiated: logit, probability, log_probability, loss
-    config.sign = "abs"  # of each entry: abs, signed, squared
-    config.channels = "sum_abs"  # how channels become one map: sum_abs, max_abs, l2, sum
+    config.sign = "abs"  # of each entry: abs, squared, positive, negative, signed
+    config.channels = "sum_abs"  # how channels become one map: sum_abs, max_abs, l2, sum, max
+    config.ties = placeholder(str)  # active, inactive: entries that two classes share are dropped or kept
+    config.against = placeholder(str)  # contrast: runner_up, mean, log_sum_exp
     config.baseline = _baseline()  # input_x_gradient, integrated_gradients
     config.num_steps = placeholder(int)  # integrated_gradients
     # integrated_gradients: gauss_legendre, riemann_left, riemann_middle, riemann_right, trapezoid
@@ -79,7 +82,7 @@ def saliency(name: str, **changes) -> ConfigDict:
     config.relative_to = placeholder(str)  # smoothgrad: sigma in 'bounds', or of each 'image_range'
     config.statistic = placeholder(str)  # smoothgrad: mean, squared, variance
     config.clip = placeholder(bool)  # smoothgrad: noisy images stay in the box
-    config.chunk_size = placeholder(int)  # passes at a time; 0 = as many as max_images allows
+    config.chunk_size = placeholder(int)  # passes (or classes) at a time; 0 = as many as max_images allows
     config.max_images = placeholder(int)  # images in memory at a time
     config.unroll = placeholder(bool)  # True is right on CPU, False on GPU and TPU
     config.update(changes)

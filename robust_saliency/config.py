@@ -299,7 +299,7 @@ def _evaluation(section: Mapping) -> Evaluation:
         if getattr(method.spec, "channels", None) == "none":
             raise ValueError(
                 f"config.evaluation.maps.{label}.channels is 'none', but a map that is measured and drawn is "
-                "[height, width]; choose how channels become one: sum_abs, max_abs, l2 or sum."
+                "[height, width]; choose how channels become one: sum_abs, max_abs, l2, sum or max."
             )
     for label, method in parsed.metrics:
         _check_metric(method, f"config.evaluation.metrics.{label}")

@@ -7,9 +7,15 @@ from robust_saliency import checks
 from robust_saliency.types import Array, Maps, spec
 
 SCORES = ("logit", "log_probability", "probability", "loss")
-SIGNS = {"abs": jnp.abs, "squared": jnp.square, "signed": lambda entries: entries}
-CHANNELS = ("sum_abs", "max_abs", "l2", "sum", "none")
-KEEP_THE_SIGN = ("sum", "none")
+SIGNS = {
+    "abs": jnp.abs,
+    "squared": jnp.square,
+    "signed": lambda entries: entries,
+    "positive": lambda entries: jnp.maximum(entries, 0),
+    "negative": lambda entries: jnp.maximum(-entries, 0),
+}
+CHANNELS = ("sum_abs", "max_abs", "l2", "sum", "max", "none")
+KEEP_THE_SIGN = ("sum", "max", "none")
 
 
 @spec
@@ -18,12 +24,15 @@ class MapSpec:
 
     score: the scalar that is differentiated, of the label y: 'logit' z_y, 'log_probability' log softmax(z)_y,
         'probability' softmax(z)_y, or 'loss' -log softmax(z)_y.
-    sign: elementwise on the entries e: 'abs' |e|, 'squared' e^2, 'signed' e.
+    sign: elementwise on the entries e: 'abs' |e|, 'squared' e^2, 'signed' e, 'positive' max(e, 0), 'negative'
+        max(-e, 0).
     channels: then over the channels of the result r: 'sum_abs' sum |r|, 'max_abs' max |r|, 'l2' sqrt(sum r^2),
-        'sum' sum r, or 'none', which keeps them.
+        'sum' sum r, 'max' max r, or 'none', which keeps them.
 
-    The map is therefore non-negative unless sign='signed', which only channels='sum' and 'none' preserve; any other
-    channels with it are a ValueError.
+    The map is therefore non-negative unless sign='signed', which only channels='sum', 'max' and 'none' preserve; any
+    other channels with it are a ValueError. The original, positive and negative maps of Llorente et al. (2023,
+    equations 2 to 4) are the gradient of the predicted class with channels='max_abs' and sign 'abs', 'positive' and
+    'negative'.
     """
 
     score: str = "logit"
@@ -36,7 +45,7 @@ class MapSpec:
         checks.one_of("channels", self.channels, CHANNELS)
         if self.sign == "signed" and self.channels not in KEEP_THE_SIGN:
             raise ValueError(
-                f"sign='signed' with channels={self.channels!r} loses the sign; use channels='sum' or 'none' "
+                f"sign='signed' with channels={self.channels!r} loses the sign; use channels='sum', 'max' or 'none' "
                 f"with sign='signed', or sign='abs' or 'squared' with channels={self.channels!r}."
             )
 
@@ -52,6 +61,8 @@ def reduce_entries(entries: Array, spec: MapSpec) -> Maps:
         return jnp.abs(entries).sum(-1)
     if spec.channels == "max_abs":
         return jnp.abs(entries).max(-1)
+    if spec.channels == "max":
+        return entries.max(-1)
     return _l2(entries)
 
 

@@ -55,19 +55,25 @@ def score_gradient(logits_fn: LogitsFn, images: Images, labels: Labels, score: s
 
 def label_score(logits: Array, labels: Labels, score: str) -> Array:
     """``[B]``: the score of each label (:class:`MapSpec`), at least float32 whatever the model computes in."""
-    if logits.ndim != 2 or logits.shape[0] != labels.shape[0] or logits.shape[1] < 2:
+    scores = class_scores(logits, labels.shape[0], score)
+    checks.known_labels("labels", labels, scores.shape[1])
+    return jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
+
+
+def class_scores(logits: Array, batch_size: int, score: str) -> Array:
+    """``[B, K]``: the score of every class (:class:`MapSpec`), at least float32 whatever the model computes in."""
+    if logits.ndim != 2 or logits.shape[0] != batch_size or logits.shape[1] < 2:
         raise ValueError(
-            f"logits_fn must return [B, K] for B = {labels.shape[0]} images and at least two classes, "
+            f"logits_fn must return [B, K] for B = {batch_size} images and at least two classes, "
             f"got shape {logits.shape}."
         )
-    checks.known_labels("labels", labels, logits.shape[1])
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if score == "logit":
-        return _of_label(logits, labels)
+        return logits
     if score == "probability":
-        return _of_label(jax.nn.softmax(logits), labels)
-    log_probability = _of_label(jax.nn.log_softmax(logits), labels)
-    return -log_probability if score == "loss" else log_probability
+        return jax.nn.softmax(logits)
+    log_probabilities = jax.nn.log_softmax(logits)
+    return -log_probabilities if score == "loss" else log_probabilities
 
 
 def checked_images(images: Images, labels: Labels) -> Images:
@@ -80,7 +86,3 @@ def checked_images(images: Images, labels: Labels) -> Images:
         raise ValueError(f"labels must be integers [B], got dtype {jnp.result_type(labels)}.")
     images = jnp.asarray(images)
     return images.astype(jnp.promote_types(images.dtype, jnp.float32))
-
-
-def _of_label(values: Array, labels: Labels) -> Array:
-    return jnp.take_along_axis(values, labels[:, None], axis=1)[:, 0]

@@ -23,7 +23,12 @@ ENTRIES = jnp.array([3.0, -4.0, 0.0]).reshape(1, 1, 1, 3)
         ("squared", "sum", 25.0),
         ("squared", "none", [9.0, 16.0, 0.0]),
         ("signed", "sum", -1.0),
+        ("signed", "max", 3.0),
         ("signed", "none", [3.0, -4.0, 0.0]),
+        ("positive", "max_abs", 3.0),
+        ("positive", "sum_abs", 3.0),
+        ("negative", "max_abs", 4.0),
+        ("negative", "none", [0.0, 4.0, 0.0]),
     ],
 )
 def test_first_the_sign_then_the_channels(sign, channels, expected):
@@ -46,7 +51,7 @@ def test_l2_has_the_derivative_of_a_norm_and_zero_at_zero():
 
 @pytest.mark.parametrize("channels", ["sum_abs", "max_abs", "l2"])
 def test_a_reduction_that_loses_the_sign_is_refused(channels):
-    with pytest.raises(ValueError, match="channels='sum' or 'none' with sign='signed'"):
+    with pytest.raises(ValueError, match="channels='sum', 'max' or 'none' with sign='signed'"):
         Gradient(sign="signed", channels=channels)
 
 
@@ -54,8 +59,8 @@ def test_a_reduction_that_loses_the_sign_is_refused(channels):
     ("field", "value", "message"),
     [
         ("score", "logits", "Unknown score 'logits'. Did you mean 'logit'?"),
-        ("sign", "positive", "Choices: abs, signed, squared"),
-        ("channels", "max", "Unknown channels 'max'"),
+        ("sign", "postive", "Did you mean 'positive'. Choices: abs, negative, positive, signed, squared"),
+        ("channels", "mean", "Unknown channels 'mean'"),
     ],
 )
 def test_unknown_names_are_answered_with_the_choices(field, value, message):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,28 @@ import pytest
 
 from robust_saliency import saliency
 from robust_saliency.randomness import per_example_keys
-from robust_saliency.saliency import SALIENCY, Gradient, InputXGradient, IntegratedGradients, SmoothGrad
+from robust_saliency.saliency import (
+    SALIENCY,
+    Active,
+    Contrast,
+    Gradient,
+    Inactive,
+    InputXGradient,
+    IntegratedGradients,
+    SmoothGrad,
+)
 
 ROWS = {
+    "active": Active(),
+    "contrast": Contrast(),
     "gradient": Gradient(),
+    "inactive": Inactive(),
     "input_x_gradient": InputXGradient(),
     "integrated_gradients": IntegratedGradients(num_steps=4),
     "smoothgrad": SmoothGrad(num_samples=4),
 }
+# Methods whose map of a class depends on the gradients of the others.
+COMPARE_CLASSES = ("active", "contrast", "inactive")
 BATCH, SHAPE, CLASSES = 5, (4, 3, 2), 3
 generator = np.random.default_rng(13)
 WEIGHTS = generator.normal(size=(*SHAPE, 6)).astype(np.float32)
@@ -77,6 +92,7 @@ def test_the_map_of_an_example_does_not_depend_on_its_batch(method):
     np.testing.assert_allclose(method(net, KEYS[order], IMAGES[order], LABELS[order]), everyone[order], atol=1e-6)
 
 
+@pytest.mark.parametrize("method", [name for name in ROWS if name not in COMPARE_CLASSES], indirect=True)
 def test_the_map_explains_the_label_it_is_asked_for(method):
     def only_the_corner_matters_to_class_0(images):
         corner = images[:, 0, 0, 0]
@@ -86,6 +102,13 @@ def test_the_map_explains_the_label_it_is_asked_for(method):
     maps = method(only_the_corner_matters_to_class_0, KEYS, IMAGES, np.zeros(BATCH, np.int32))
     assert (maps[:, 0, 0] > 0).all()
     assert np.count_nonzero(maps) == BATCH
+
+
+@pytest.mark.parametrize("method", COMPARE_CLASSES, indirect=True)
+def test_a_map_that_compares_classes_is_another_for_another_label(method):
+    maps = [method(net, KEYS, IMAGES, np.full(BATCH, label, np.int32)) for label in range(CLASSES)]
+    # Any two, not all: what tells the two likeliest classes apart is one map with two signs.
+    assert any(np.abs(one - other).max() > 0.1 for one, other in itertools.pairwise(maps))
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -98,5 +121,5 @@ def test_kept_channels_with_their_sign(name):
 
 
 def test_an_unknown_spec_is_answered_with_the_choices(key):
-    with pytest.raises(ValueError, match=r"No saliency method has the spec dict\. Choices: gradient, input_x"):
+    with pytest.raises(ValueError, match=r"No saliency method has the spec dict\. Choices: active, contrast"):
         saliency.run(net, key, IMAGES, LABELS, {})

@@ -1,0 +1,39 @@
+"""The maps of many classes are the gradient maps of each of them."""
+
+import jax
+import numpy as np
+import pytest
+
+from robust_saliency.saliency import ClassMaps, Gradient, class_maps, gradient
+from tests.saliency.test_polarity import CLASSES, IMAGES, net
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"score": "probability", "channels": "l2"}, {"sign": "signed", "channels": "none"}]
+)
+@pytest.mark.parametrize("memory", [{}, {"chunk_size": 3}, {"chunk_size": 1, "unroll": False}, {"max_images": 1}])
+def test_each_is_the_gradient_map_of_its_class(key, fields, memory):
+    found = jax.jit(lambda x, spec: class_maps(net, x, spec))(IMAGES, ClassMaps(**fields, **memory))
+    for label in range(CLASSES):
+        expected = gradient(net, key, IMAGES, np.full(3, label), Gradient(**fields))
+        np.testing.assert_allclose(found[:, label], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_classes_asked_for_in_that_order():
+    everything = class_maps(net, IMAGES, ClassMaps())
+    np.testing.assert_allclose(
+        class_maps(net, IMAGES, ClassMaps(chunk_size=1), (3, 1, 3)), everything[:, [3, 1, 3]], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ((0, 4), r"^classes must lie in 0\.\.3, for the network has 4; got \[0, 4\]\.$"),
+        ((), r"^classes must be numbers of classes, one at least, got \(\)\.$"),
+        ((0.5,), r"^classes must be numbers of classes"),
+    ],
+)
+def test_classes_that_are_not_there_are_one_sentence(classes, message):
+    with pytest.raises(ValueError, match=message):
+        class_maps(net, IMAGES, ClassMaps(), classes)
