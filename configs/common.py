@@ -66,18 +66,31 @@ def evaluated_attack(**changes) -> ConfigDict:
 def saliency(name: str, **changes) -> ConfigDict:
     """A saliency method."""
     config = ConfigDict()
-    # gradient, input_x_gradient, integrated_gradients, smoothgrad, active, inactive, contrast, or 'package.module:name'
+    # gradient, input_x_gradient, integrated_gradients, expected_gradients, blur_ig, guided_ig, smoothgrad, original,
+    # positive, negative, active, inactive, contrast, grad_cam, grad_cam_plus_plus, guided_backprop, occlusion, rise, or
+    # 'package.module:name'
     config.name = name
-    config.score = "logit"  # what is differentiated: logit, probability, log_probability, loss
-    config.sign = "abs"  # of each entry: abs, squared, positive, negative, signed
-    config.channels = "sum_abs"  # how channels become one map: sum_abs, max_abs, l2, sum, max
+    config.score = placeholder(str)  # what is explained: logit (the default but of rise), probability, ...
+    config.sign = placeholder(str)  # of each entry: abs, squared, positive, negative, signed
+    config.channels = placeholder(str)  # how channels become one map: sum_abs, max_abs, l2, sum, max
     config.ties = placeholder(str)  # active, inactive: entries that two classes share are dropped or kept
     config.against = placeholder(str)  # contrast: runner_up, mean, log_sum_exp
-    config.baseline = _baseline()  # input_x_gradient, integrated_gradients
-    config.num_steps = placeholder(int)  # integrated_gradients
+    config.layer = placeholder(str)  # grad_cam, grad_cam_plus_plus: '' = the last whose activation is a map
+    config.upsampling = placeholder(str)  # grad_cam, grad_cam_plus_plus: bilinear, nearest, cubic
+    config.window = placeholder(int)  # occlusion: side in pixels
+    config.stride = placeholder(int)  # occlusion: pixels between windows
+    config.cells = placeholder(int)  # rise: of a mask along a side
+    config.visible = placeholder(float)  # rise: share of the cells
+    config.centred = placeholder(bool)  # rise: the mean score of an image is taken from each
+    config.max_sigma = placeholder(float)  # blur_ig: of the blur at the start, in pixels
+    config.spacing = placeholder(str)  # blur_ig: of the blurs: linear, sqrt
+    config.fraction = placeholder(float)  # guided_ig: share of entries that moves at a time
+    config.max_distance = placeholder(float)  # guided_ig: from the straight line, as a share of the way
+    config.baseline = _baseline()  # of paths, occlusion, rise
+    config.num_steps = placeholder(int)  # integrated_gradients, blur_ig, guided_ig
     # integrated_gradients: gauss_legendre, riemann_left, riemann_middle, riemann_right, trapezoid
     config.rule = placeholder(str)
-    config.num_samples = placeholder(int)  # smoothgrad
+    config.num_samples = placeholder(int)  # smoothgrad, expected_gradients, rise
     config.sigma = placeholder(float)  # smoothgrad: deviation of the noise
     config.relative_to = placeholder(str)  # smoothgrad: sigma in 'bounds', or of each 'image_range'
     config.statistic = placeholder(str)  # smoothgrad: mean, squared, variance

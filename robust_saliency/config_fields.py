@@ -74,7 +74,7 @@ def build(cls: type, section: Mapping, where: str) -> Any:
             f"{where} must be a section with the fields {', '.join(sorted(fields_of(cls)))}, got {section!r}."
         )
     hints = typing.get_type_hints(cls)
-    given = {name: value for name, value in section.items() if value is not None}
+    given = {name: value for name, value in section.items() if not _is_left_out(value)}
     for name in given:
         known_field(where, name, fields_of(cls))
     if "threat" in hints:
@@ -90,6 +90,11 @@ def build(cls: type, section: Mapping, where: str) -> Any:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _is_left_out(value: Any) -> bool:
+    """True for None, which stands for the method's own default, and for a section of nothing else."""
+    return value is None or (isinstance(value, Mapping) and bool(value) and all(map(_is_left_out, value.values())))
 
 
 def merge(base: Mapping, changes: Mapping, where: str = "config") -> dict:

@@ -58,7 +58,7 @@ def test_the_defaults_name_every_field_of_every_method_that_can_be_chosen():
         (saliency.SALIENCY, [plain["objective"]["guide"]]),
         (models.MODELS, [plain["model"]]),
     ):
-        known = {field for Spec, *_ in registry.values() for field in config_fields.fields_of(Spec)}
+        known = {field for Spec, *_ in registry.values() for field in config_fields.fields_of(Spec)} - {"references"}
         for section in sections:
             assert set(section) == known | {"name"}
     assert set(plain["data"]["augment"]) == config_fields.fields_of(type(parsed().data.augment))
@@ -388,3 +388,12 @@ def test_a_users_own_method_of_the_wrong_kind_is_one_sentence(section, attribute
 def test_a_robustness_report_that_would_not_attack_is_refused_by_its_field(field):
     with pytest.raises(ValueError, match=rf"^config.robustness.{field} must be at least 1, got 0\.$"):
         parsed(robustness={field: 0})
+
+
+def test_a_section_that_says_nothing_leaves_the_methods_own_default():
+    maps = {"windows": {"name": "occlusion"}, "white": {"name": "occlusion", "baseline": {"kind": "white"}}}
+    plain = config.to_plain(common.default())
+    plain["evaluation"]["maps"] = maps
+    specs = {label: method.spec for label, method in config.parse(plain).evaluation.maps}
+    assert specs["windows"] == saliency.Occlusion() and specs["windows"].baseline.kind == "mean"
+    assert specs["white"].baseline.kind == "white"

@@ -15,6 +15,7 @@ back in ``Output.features``; ``edit={layer: fn}`` puts ``fn(activation)`` in the
 function of ``a``, which is the gradient that Grad-CAM takes.
 """
 
+import dataclasses
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks, randomness
-from robust_saliency.types import Array, Images, Key, LogitsFn
+from robust_saliency.types import Array, Images, Key
 
 Variables = Mapping[str, Any]  # {'params': nested dict, 'state': nested dict}
 Edit = Mapping[str, Callable[[Any], Any]]
@@ -55,9 +56,42 @@ class Classifier(NamedTuple):
 
     def logits_fn(
         self, variables: Variables, *, mode: str = "eval", key: Key | None = None, edit: Edit | None = None
-    ) -> LogitsFn:
-        """The closure ``images [B, H, W, C] -> logits [B, K]``. For features, call :attr:`apply`."""
-        return lambda images: self.apply(variables, images, mode=mode, key=key, edit=edit).logits
+    ) -> "NetworkLogits":
+        """``images [B, H, W, C] -> logits [B, K]``, which also knows its network: see :class:`NetworkLogits`."""
+        return NetworkLogits(self, variables, mode, key, edit)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NetworkLogits:
+    """A ``logits_fn(images)`` whose network can be looked into, as Grad-CAM and guided backpropagation must.
+
+    ``output(images, capture, edit)``: the :class:`Output` of the same network in the same mode; ``layers``: what
+    capture and edit accept; ``with_activation(function)``: the same weights under another activation function.
+    """
+
+    classifier: Classifier
+    variables: Variables
+    mode: str = "eval"
+    key: Key | None = None
+    edit: Edit | None = None
+
+    def __call__(self, images: Images) -> Array:
+        return self.output(images).logits
+
+    def output(self, images: Images, capture: Container[str] = (), edit: Edit | None = None) -> Output:
+        edits = {**(self.edit or {}), **(edit or {})}
+        return self.classifier.apply(
+            self.variables, images, mode=self.mode, key=self.key, capture=capture, edit=edits or None
+        )
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.classifier.layers
+
+    def with_activation(self, activation: str | Callable[[Array], Array]) -> "NetworkLogits":
+        from robust_saliency.models.surrogate import with_activation
+
+        return dataclasses.replace(self, classifier=with_activation(self.classifier, activation))
 
 
 def with_frozen_statistics(classifier: Classifier) -> Classifier:

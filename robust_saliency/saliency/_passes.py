@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency.saliency._reduce import MapSpec
-from robust_saliency.saliency.gradient import score_gradient
+from robust_saliency.saliency.gradient import label_score, score_gradient
 from robust_saliency.types import Array, Images, Labels, LogitsFn, spec
 
 Carry = TypeVar("Carry")
@@ -58,14 +58,22 @@ def accumulate(
 
 
 def score_gradients(logits_fn: LogitsFn, points: Array, labels: Labels, score: str) -> Array:
-    """Signed gradients ``[B, S, H, W, C]`` at ``points [B, S, H, W, C]``, S points an image, in one pass.
+    """Signed gradients ``[B, S, H, W, C]`` at ``points [B, S, H, W, C]``, S points an image, in one pass."""
+    flat, labels = _flat(points, labels)
+    return score_gradient(logits_fn, flat, labels, score).reshape(points.shape)
 
-    The points of an image are neighbours in the pass, so a batch that is sharded over devices stays where it is.
-    """
+
+def scores_at(logits_fn: LogitsFn, points: Array, labels: Labels, score: str) -> Array:
+    """Scores ``[B, S]`` of ``points [B, S, H, W, C]`` in one pass, without a gradient."""
+    flat, labels = _flat(points, labels)
+    return label_score(logits_fn(flat), labels, score).reshape(points.shape[:2])
+
+
+def _flat(points: Array, labels: Labels) -> tuple[Array, Labels]:
+    """The points of an image are neighbours in the pass, so a batch that is sharded over devices stays where it is."""
     batch, chunk = points.shape[:2]
     labels = jnp.broadcast_to(labels[:, None], (batch, chunk)).reshape(-1)
-    flat = points.reshape(batch * chunk, *points.shape[2:])
-    return score_gradient(logits_fn, flat, labels, score).reshape(points.shape)
+    return points.reshape(batch * chunk, *points.shape[2:]), labels
 
 
 def after(images: Images, done: Array) -> Images:

@@ -30,9 +30,7 @@ class MapSpec:
         'sum' sum r, 'max' max r, or 'none', which keeps them.
 
     The map is therefore non-negative unless sign='signed', which only channels='sum', 'max' and 'none' preserve; any
-    other channels with it are a ValueError. The original, positive and negative maps of Llorente et al. (2023,
-    equations 2 to 4) are the gradient of the predicted class with channels='max_abs' and sign 'abs', 'positive' and
-    'negative'.
+    other channels with it are a ValueError.
     """
 
     score: str = "logit"

@@ -14,7 +14,31 @@ from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, sp
 
 
 @spec
+class Original(MapSpec):
+    """|g| of the entries g of the gradient, the largest over the channels (Llorente et al. 2023, equation 2)."""
+
+    channels: str = "max_abs"
+
+
+@spec
+class Positive(MapSpec):
+    """max(g, 0), the largest over the channels: where brighter raises the score (equation 3)."""
+
+    sign: str = "positive"
+    channels: str = "max_abs"
+
+
+@spec
+class Negative(MapSpec):
+    """max(-g, 0), the largest over the channels: where darker raises the score (equation 4)."""
+
+    sign: str = "negative"
+    channels: str = "max_abs"
+
+
+@spec
 class _Rivalry(PassesSpec):
+    channels: str = "max_abs"
     ties: str = "dropped"
 
     def __post_init__(self):
@@ -29,9 +53,9 @@ class Active(_Rivalry):
     ties: of entries that another class shares: 'dropped' or 'kept'.
     chunk_size, max_images: classes in one pass, and images at most, see :class:`PassesSpec`.
 
-    The authors' code is ties='dropped', sign='abs', channels='max_abs': it takes the absolute value after the
-    comparison, so that a negative gradient counts where it is the least negative of all. Equation 5 of the paper is
-    ties='kept', sign='signed', channels='max'. sign='positive' keeps only what raises the class.
+    The defaults are the authors' code, ties='dropped', sign='abs', channels='max_abs': it takes the absolute value
+    after the comparison, so that a negative gradient counts where it is the least negative of all. Equation 5 of the
+    paper is ties='kept', sign='signed', channels='max'. sign='positive' keeps only what raises the class.
     """
 
 
@@ -39,7 +63,7 @@ class Active(_Rivalry):
 class Inactive(_Rivalry):
     """The gradient of the label where no other class has a smaller one, 0 elsewhere; fields as for :class:`Active`.
 
-    The authors' code is ties='dropped', sign='abs', channels='max_abs'. Equation 6 of the paper is ties='kept',
+    The defaults are the authors' code. Equation 6 of the paper is ties='kept',
     sign='signed', channels='max', which is 0 wherever one channel is not the smallest and the others are negative: it
     shows least where the class loses most. sign='negative' keeps only what lowers the class.
     """
@@ -80,11 +104,10 @@ def inactive(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec
 def polarities(logits_fn: LogitsFn, images: Images, labels: Labels, spec: Active | None = None) -> Polarities:
     """All five maps from one forward pass and K backward ones; ``spec``: score, channels, ties and memory of all.
 
-    Original and active and inactive maps are of absolute entries, as in the authors' code, whatever the sign of
-    ``spec``, whose default is that code's: channels='max_abs', ties='dropped'. They divide each map by its range, which
-    is left to whoever draws it.
+    Original, active and inactive maps are of absolute entries, as in the authors' code, whatever the sign of ``spec``.
+    That code also divides each map by its range, which is left to whoever draws it.
     """
-    spec = Active(channels="max_abs") if spec is None else spec
+    spec = Active() if spec is None else spec
     images = checked_images(images, labels)
     own, largest, smallest = _own_and_rivals(logits_fn, images, labels, spec)
 

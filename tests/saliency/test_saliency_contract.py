@@ -9,30 +9,56 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import saliency
+from robust_saliency import models, saliency
 from robust_saliency.randomness import per_example_keys
 from robust_saliency.saliency import (
+    RISE,
     SALIENCY,
     Active,
+    BlurIG,
     Contrast,
+    ExpectedGradients,
+    GradCAM,
+    GradCAMPlusPlus,
     Gradient,
+    GuidedBackprop,
+    GuidedIG,
     Inactive,
     InputXGradient,
     IntegratedGradients,
+    Negative,
+    Occlusion,
+    Original,
+    Positive,
     SmoothGrad,
 )
+from robust_saliency.saliency._reduce import reduce_entries
 
 ROWS = {
     "active": Active(),
+    "blur_ig": BlurIG(num_steps=4, max_sigma=1.0),
     "contrast": Contrast(),
+    "expected_gradients": ExpectedGradients(num_samples=4),
+    "grad_cam": GradCAM(sign="abs"),
+    "grad_cam_plus_plus": GradCAMPlusPlus(sign="abs"),
     "gradient": Gradient(),
+    "guided_backprop": GuidedBackprop(),
+    "guided_ig": GuidedIG(num_steps=4),
     "inactive": Inactive(),
     "input_x_gradient": InputXGradient(),
     "integrated_gradients": IntegratedGradients(num_steps=4),
+    "negative": Negative(),
+    "occlusion": Occlusion(window=1, stride=1, sign="abs"),
+    "original": Original(),
+    "positive": Positive(),
+    "rise": RISE(num_samples=4, cells=2, score="logit", sign="abs"),
     "smoothgrad": SmoothGrad(num_samples=4),
 }
 # Methods whose map of a class depends on the gradients of the others.
 COMPARE_CLASSES = ("active", "contrast", "inactive")
+# Methods that show more than the pixels that matter, or only those that do so in one direction.
+SPREAD = ("blur_ig", "grad_cam", "grad_cam_plus_plus", "negative", "rise")
+WITHOUT_COLOURS = ("grad_cam", "grad_cam_plus_plus", "occlusion", "rise")
 BATCH, SHAPE, CLASSES = 5, (4, 3, 2), 3
 generator = np.random.default_rng(13)
 WEIGHTS = generator.normal(size=(*SHAPE, 6)).astype(np.float32)
@@ -42,11 +68,24 @@ LABELS = np.array([0, 1, 2, 1, 0], np.int32)
 KEYS = per_example_keys(jax.random.key(3), jnp.arange(BATCH))
 
 
+def network(function):
+    """The logits_fn of a classifier whose one layer is its input, and which has no activation function to replace."""
+
+    def apply(variables, images, *, mode="eval", key=None, capture=(), edit=None):
+        images = (edit or {}).get("input", lambda a: a)(images)
+        return models.Output(function(images), {}, {"input": images} if "input" in capture else {})
+
+    classifier = models.Classifier(init=None, apply=apply, layers=("input",), num_classes=CLASSES)
+    return classifier._replace(with_activation=lambda activation: classifier).logits_fn({})
+
+
+@network
 def net(images):
     hidden = jnp.einsum("bhwc,hwck->bk", images, jnp.asarray(WEIGHTS, images.dtype))
     return jnp.tanh(hidden) @ jnp.asarray(HEAD, images.dtype)
 
 
+@network
 def constant(images):
     return jnp.zeros((len(images), CLASSES), images.dtype)
 
@@ -92,8 +131,9 @@ def test_the_map_of_an_example_does_not_depend_on_its_batch(method):
     np.testing.assert_allclose(method(net, KEYS[order], IMAGES[order], LABELS[order]), everyone[order], atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [name for name in ROWS if name not in COMPARE_CLASSES], indirect=True)
+@pytest.mark.parametrize("method", [name for name in ROWS if name not in (*COMPARE_CLASSES, *SPREAD)], indirect=True)
 def test_the_map_explains_the_label_it_is_asked_for(method):
+    @network
     def only_the_corner_matters_to_class_0(images):
         corner = images[:, 0, 0, 0]
         rest = images.sum((1, 2, 3)) - corner
@@ -104,8 +144,8 @@ def test_the_map_explains_the_label_it_is_asked_for(method):
     assert np.count_nonzero(maps) == BATCH
 
 
-@pytest.mark.parametrize("method", COMPARE_CLASSES, indirect=True)
-def test_a_map_that_compares_classes_is_another_for_another_label(method):
+@pytest.mark.parametrize("method", (*COMPARE_CLASSES, *SPREAD), indirect=True)
+def test_the_map_is_another_for_another_label(method):
     maps = [method(net, KEYS, IMAGES, np.full(BATCH, label, np.int32)) for label in range(CLASSES)]
     # Any two, not all: what tells the two likeliest classes apart is one map with two signs.
     assert any(np.abs(one - other).max() > 0.1 for one, other in itertools.pairwise(maps))
@@ -115,11 +155,14 @@ def test_a_map_that_compares_classes_is_another_for_another_label(method):
 def test_kept_channels_with_their_sign(name):
     signed = dataclasses.replace(ROWS[name], sign="signed", channels="none")
     entries = compiled(net)(KEYS, IMAGES, LABELS, signed)
-    assert entries.shape == IMAGES.shape and entries.min() < 0
-    summed = compiled(net)(KEYS, IMAGES, LABELS, ROWS[name])
-    np.testing.assert_allclose(np.abs(entries).sum(-1), summed, rtol=1e-5, atol=1e-7)
+    colours = () if name in WITHOUT_COLOURS else SHAPE[2:]
+    assert entries.shape == (*IMAGES.shape[:3], *(colours or (1,)))
+    # Grad-CAM++ weighs activations, here the pixels, by what is never negative.
+    assert entries.min() < 0 or name == "grad_cam_plus_plus"
+    reduced = compiled(net)(KEYS, IMAGES, LABELS, ROWS[name])
+    np.testing.assert_allclose(reduce_entries(entries, ROWS[name]), reduced, rtol=1e-5, atol=1e-7)
 
 
 def test_an_unknown_spec_is_answered_with_the_choices(key):
-    with pytest.raises(ValueError, match=r"No saliency method has the spec dict\. Choices: active, contrast"):
+    with pytest.raises(ValueError, match=r"No saliency method has the spec dict\. Choices: active, blur_ig"):
         saliency.run(net, key, IMAGES, LABELS, {})
