@@ -95,7 +95,7 @@ def saliency(name: str, **changes) -> ConfigDict:
     config.relative_to = placeholder(str)  # smoothgrad: sigma in 'bounds', or of each 'image_range'
     config.statistic = placeholder(str)  # smoothgrad: mean, squared, variance
     config.clip = placeholder(bool)  # smoothgrad: noisy images stay in the box
-    config.chunk_size = placeholder(int)  # passes (or classes) at a time; 0 = as many as max_images allows
+    config.chunk_size = placeholder(int)  # passes at a time; 0 = as many as max_images allows
     config.max_images = placeholder(int)  # images in memory at a time
     config.unroll = placeholder(bool)  # True is right on CPU, False on GPU and TPU
     config.update(changes)

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import attacks, map_attacks, metrics, models, robustness_programs, sharding, survivors
+from robust_saliency import attacks, map_attacks, metrics, models, robustness_programs, saliency, sharding, survivors
 from robust_saliency.attacks import stages
 from robust_saliency.config import Robustness
 from robust_saliency.evaluate_programs import make_programs
 from robust_saliency.randomness import per_example_keys
 from robust_saliency.threat import Threat
 from tests import tiny
+from tests.saliency.test_saliency_contract import ROWS
 
 COLLECTIVE = re.compile(r"= \S+ (all-gather|all-reduce|all-to-all|collective-permute)")
 BATCH = 4
@@ -87,6 +88,17 @@ def test_maps_and_metrics(placed):
     assert collectives(programs.blind, keys, batch) == []
     maps = next(iter(programs.maps.values()))(variables, keys, batch)
     assert collectives(programs.measure, variables, keys, batch, maps) == []
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_saliency_method(placed, name):
+    classifier, variables, batch, keys = placed
+
+    def explain(variables, keys, batch):
+        logits_fn = classifier.logits_fn(variables)
+        return saliency.run(logits_fn, keys, batch["image"], batch["label"], ROWS[name])
+
+    assert collectives(jax.jit(explain), variables, keys, batch) == []
 
 
 def test_maps_of_noisy_images(placed):

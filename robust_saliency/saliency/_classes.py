@@ -1,4 +1,4 @@
-"""The gradients of all classes from one forward pass, a few classes at a time."""
+"""The gradients of many classes from one forward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency.saliency._passes import PassesSpec, accumulate
+from robust_saliency.saliency._reduce import MapSpec
 from robust_saliency.saliency.gradient import class_scores
-from robust_saliency.types import Array, Images, LogitsFn
+from robust_saliency.types import Array, Images, LogitsFn, spec
+
+
+@spec
+class ClassesSpec(MapSpec):
+    """What a saliency spec with a backward pass for each class adds.
+
+    unroll: a Python loop over the classes or, when False, ``lax.scan``, which compiles one pass and suits GPU and TPU.
+    """
+
+    unroll: bool = True
 
 
 def num_classes(logits_fn: LogitsFn, images: Images, score: str) -> int:
@@ -18,24 +28,28 @@ def num_classes(logits_fn: LogitsFn, images: Images, score: str) -> int:
 
 
 def walk(
-    update: Callable[[Any, Array, Array], Any], carry: Any, logits_fn: LogitsFn, images: Images, classes: np.ndarray,
-    spec: PassesSpec,
+    update: Callable[[Any, Any, Array], Any], carry: Any, logits_fn: LogitsFn, images: Images, classes: np.ndarray,
+    spec: ClassesSpec,
 ) -> Any:  # fmt: skip
-    """``carry`` after ``update(carry, places [S], gradients [S, B, H, W, C])`` for successive chunks of ``classes``.
+    """``carry`` after ``update(carry, place, gradient [B, H, W, C])`` for each place of ``classes`` in turn.
 
-    The gradients are signed, of the scores of ``classes[places]``. The forward pass is made once; as many cotangents go
-    back at a time as ``spec`` says of points of an image.
+    The gradient is signed, of the score of ``classes[place]``. The forward pass is made once, and each backward pass
+    waits for the last, so that the memory is that of one. Never several classes in one pass: with the classes before
+    the batch axis, a batch that is sharded over devices would have to be gathered.
     """
     scores, back = jax.vjp(lambda x: class_scores(logits_fn(x), len(x), spec.score), images)
     batch, count = scores.shape
 
-    def chunk(carry, places):
+    def step(carry, place):
         carry, last = carry
-        one_hot = jax.nn.one_hot(jnp.asarray(classes)[places], count, dtype=scores.dtype)[:, None]
-        # Each chunk waits for the one before it, as in _passes.after: otherwise all lie in memory at once.
-        cotangents = jnp.where(last[None] == jnp.inf, 0, one_hot)
-        (gradients,) = jax.vmap(back)(jnp.broadcast_to(cotangents, (len(places), batch, count)))
-        return update(carry, places, gradients), gradients[0, :, 0, 0, :1]
+        one_hot = jax.nn.one_hot(jnp.asarray(classes)[place], count, dtype=scores.dtype)
+        (gradient,) = back(jnp.where(last == jnp.inf, 0, one_hot[None]))
+        return (update(carry, place, gradient), gradient[:, 0, 0, :1]), None
 
     carry = (carry, jnp.zeros((batch, 1), images.dtype))
-    return accumulate(chunk, carry, jnp.arange(len(classes)), len(classes), batch, spec)[0]
+    if spec.unroll:
+        for place in range(len(classes)):
+            carry, _ = step(carry, place)
+    else:
+        carry, _ = jax.lax.scan(step, carry, jnp.arange(len(classes)))
+    return carry[0]

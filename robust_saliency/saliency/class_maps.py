@@ -8,14 +8,13 @@ import numpy as np
 
 from robust_saliency import checks
 from robust_saliency.saliency import _classes
-from robust_saliency.saliency._passes import PassesSpec
 from robust_saliency.saliency._reduce import reduce_entries
 from robust_saliency.types import Images, LogitsFn, Maps, spec
 
 
 @spec
-class ClassMaps(PassesSpec):
-    """How the gradients of the classes become maps, and how many classes go back in one pass."""
+class ClassMaps(_classes.ClassesSpec):
+    """How the gradients of the classes become maps."""
 
 
 def class_maps(logits_fn: LogitsFn, images: Images, spec: ClassMaps, classes: Sequence[int] | None = None) -> Maps:
@@ -35,8 +34,8 @@ def class_maps(logits_fn: LogitsFn, images: Images, spec: ClassMaps, classes: Se
     if chosen.min() < 0 or chosen.max() >= count:
         raise ValueError(f"classes must lie in 0..{count - 1}, for the network has {count}; got {chosen.tolist()}.")
 
-    def update(maps, places, gradients):
-        return maps.at[:, places].set(jnp.swapaxes(reduce_entries(gradients, spec), 0, 1))
+    def update(maps, place, gradient):
+        return maps.at[:, place].set(reduce_entries(gradient, spec))
 
     shape = jax.eval_shape(lambda x: reduce_entries(x, spec), images).shape
     nothing = jnp.zeros((shape[0], len(chosen), *shape[1:]), images.dtype)

@@ -9,8 +9,6 @@ from robust_saliency.saliency._reduce import MapSpec, reduce_entries
 from robust_saliency.saliency.gradient import checked_images, score_gradient
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, Scalar, spec
 
-_CLOSE = 1e-6  # of the whole way: what float32 cannot tell from having arrived
-
 
 @spec
 class GuidedIG(MapSpec):
@@ -73,21 +71,22 @@ def _moved(point: Array, gradient: Array, image: Array, baseline: Array, share: 
     done = jnp.where(way == 0, ahead, (point - baseline) / jnp.where(way == 0, 1, way))
     point = jnp.where(done < behind, latest, point)
 
-    def left_to_go(point: Array) -> Array:
-        return jnp.abs(image - point).sum() - whole * (1 - share)
+    left = jnp.abs(image - point).sum() - whole * (1 - share)
+    reach = jnp.abs(furthest - point)
+    part = _parts(jnp.where(reach == 0, jnp.inf, jnp.abs(gradient)).ravel(), reach.ravel(), left, spec.fraction)
+    return point + part.reshape(point.shape) * (furthest - point)
 
-    def goes_on(carry) -> Array:
-        point, sizes = carry
-        return (left_to_go(point) > _CLOSE * whole) & jnp.any(jnp.isfinite(sizes))
 
-    def move(carry):
-        point, sizes = carry
-        place = jnp.asarray(spec.fraction * (sizes.size - 1)).astype(jnp.int32)
-        chosen = jnp.isfinite(sizes) & (sizes <= jnp.sort(sizes, axis=None)[place])
-        reach = (jnp.abs(furthest - point) * chosen).sum()
-        part = jnp.clip(left_to_go(point) / jnp.where(reach > 0, reach, 1), 0, 1)
-        return jnp.where(chosen, point + part * (furthest - point), point), jnp.where(chosen, jnp.inf, sizes)
+def _parts(sizes: Array, reach: Array, left: Array, fraction: Scalar) -> Array:
+    """``[N]`` in [0, 1]: how much of its ``reach`` each entry moves, the smallest first, until ``left`` is covered.
 
-    # What cannot move further, and what has moved, has no size: it is not chosen again.
-    sizes = jnp.where(point == furthest, jnp.inf, jnp.abs(gradient))
-    return jax.lax.while_loop(goes_on, move, (point, sizes))[0]
+    A loop would choose ``fraction`` of the entries again and again. Sorted once they are chunks, and all that is asked
+    of a chunk is how much the ones before it cover: without a loop there is no end of it that a batch must agree on.
+    """
+    order = jnp.argsort(sizes)
+    covered = jnp.concatenate([jnp.zeros(1, reach.dtype), jnp.cumsum(reach[order])])
+    size = jnp.asarray(fraction * (len(sizes) - 1)).astype(jnp.int32) + 1
+    first = jnp.arange(len(sizes)) // size * size
+    before, after = covered[first], covered[jnp.minimum(first + size, len(sizes))]
+    parts = jnp.clip((left - before) / jnp.where(after > before, after - before, 1), 0, 1)
+    return jnp.zeros_like(parts).at[order].set(parts)

@@ -7,7 +7,6 @@ import numpy as np
 
 from robust_saliency import checks
 from robust_saliency.saliency import _classes
-from robust_saliency.saliency._passes import PassesSpec
 from robust_saliency.saliency._reduce import MapSpec, reduce_entries
 from robust_saliency.saliency.gradient import checked_images
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, spec
@@ -37,7 +36,7 @@ class Negative(MapSpec):
 
 
 @spec
-class _Rivalry(PassesSpec):
+class _Rivalry(_classes.ClassesSpec):
     channels: str = "max_abs"
     ties: str = "dropped"
 
@@ -51,7 +50,7 @@ class Active(_Rivalry):
     """The gradient of the label where no other class has a larger one, 0 elsewhere.
 
     ties: of entries that another class shares: 'dropped' or 'kept'.
-    chunk_size, max_images: classes in one pass, and images at most, see :class:`PassesSpec`.
+    unroll: a Python loop over the classes or, when False, ``lax.scan``, which suits GPU and TPU.
 
     The defaults are the authors' code, ties='dropped', sign='abs', channels='max_abs': it takes the absolute value
     after the comparison, so that a negative gradient counts where it is the least negative of all. Equation 5 of the
@@ -102,7 +101,7 @@ def inactive(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec
 
 
 def polarities(logits_fn: LogitsFn, images: Images, labels: Labels, spec: Active | None = None) -> Polarities:
-    """All five maps from one forward pass and K backward ones; ``spec``: score, channels, ties and memory of all.
+    """All five maps from one forward pass and K backward ones; ``spec``: score, channels and ties of all.
 
     Original, active and inactive maps are of absolute entries, as in the authors' code, whatever the sign of ``spec``.
     That code also divides each map by its range, which is left to whoever draws it.
@@ -128,13 +127,13 @@ def _own_and_rivals(logits_fn, images: Array, labels: Labels, spec: _Rivalry) ->
     count = _classes.num_classes(logits_fn, images, spec.score)
     checks.known_labels("labels", labels, count)
 
-    def update(carry, places, gradients):
+    def update(carry, place, gradient):
         own, largest, smallest = carry
-        is_own = (places[:, None] == labels[None])[:, :, None, None, None]
+        is_own = (labels == place)[:, None, None, None]
         return (
-            own + jnp.where(is_own, gradients, 0).sum(0),
-            jnp.maximum(largest, jnp.where(is_own, -jnp.inf, gradients).max(0)),
-            jnp.minimum(smallest, jnp.where(is_own, jnp.inf, gradients).min(0)),
+            jnp.where(is_own, gradient, own),
+            jnp.where(is_own, largest, jnp.maximum(largest, gradient)),
+            jnp.where(is_own, smallest, jnp.minimum(smallest, gradient)),
         )
 
     nothing = jnp.zeros_like(images)

@@ -11,7 +11,7 @@ from tests.saliency.test_polarity import CLASSES, IMAGES, net
 @pytest.mark.parametrize(
     "fields", [{}, {"score": "probability", "channels": "l2"}, {"sign": "signed", "channels": "none"}]
 )
-@pytest.mark.parametrize("memory", [{}, {"chunk_size": 3}, {"chunk_size": 1, "unroll": False}, {"max_images": 1}])
+@pytest.mark.parametrize("memory", [{}, {"unroll": False}])
 def test_each_is_the_gradient_map_of_its_class(key, fields, memory):
     found = jax.jit(lambda x, spec: class_maps(net, x, spec))(IMAGES, ClassMaps(**fields, **memory))
     for label in range(CLASSES):
@@ -21,9 +21,7 @@ def test_each_is_the_gradient_map_of_its_class(key, fields, memory):
 
 def test_only_the_classes_asked_for_in_that_order():
     everything = class_maps(net, IMAGES, ClassMaps())
-    np.testing.assert_allclose(
-        class_maps(net, IMAGES, ClassMaps(chunk_size=1), (3, 1, 3)), everything[:, [3, 1, 3]], atol=1e-6
-    )
+    np.testing.assert_allclose(class_maps(net, IMAGES, ClassMaps(), (3, 1, 3)), everything[:, [3, 1, 3]], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,36 @@ def test_a_step_moves_first_what_the_score_feels_least(max_distance, share, expe
     np.testing.assert_allclose(found.reshape(-1), expected, atol=1e-6)
 
 
+def moved_by_the_published_loop(point, gradient, image, baseline, share, fraction, distance):
+    """Algorithm 1 with its loop: again and again the entries of smallest gradient that can still move."""
+    way, sizes = image - baseline, np.abs(gradient)
+    behind, ahead = max(share - distance, 0), min(share + distance, 1)
+    point = np.where((point - baseline) / way < behind, baseline + way * behind, point)
+    furthest = baseline + way * ahead
+    target = np.abs(way).sum() * (1 - share)
+    while (left := np.abs(image - point).sum() - target) > 1e-9:
+        sizes = np.where(point == furthest, np.inf, sizes)
+        chosen = (sizes <= np.quantile(sizes, fraction, method="lower")) & np.isfinite(sizes)
+        part = left / np.abs((furthest - point) * chosen).sum()
+        point = np.where(chosen, furthest if part > 1 else point + part * (furthest - point), point)
+    return point
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.25, 0.6, 1.0])
+@pytest.mark.parametrize("distance", [0.05, 0.3, 1.0])
+def test_the_path_is_that_of_the_published_loop(rng, fraction, distance):
+    shape = (3, 5, 2)
+    image, baseline = rng.uniform(size=shape), rng.uniform(size=shape)
+    spec = GuidedIG(fraction=fraction, max_distance=distance)
+    with jax.enable_x64(True):
+        point = expected = baseline
+        for share in (0.2, 0.4, 0.6, 0.8, 1.0):
+            gradient = rng.normal(size=shape)
+            expected = moved_by_the_published_loop(expected, gradient, image, baseline, share, fraction, distance)
+            point = jax.jit(_moved)(point, gradient, image, baseline, share, spec)
+            np.testing.assert_allclose(point, expected, atol=1e-9)
+
+
 def test_guided_ig_where_image_and_baseline_agree_is_zero(key):
     spec = GuidedIG(num_steps=3, baseline=Baseline(kind="array", images=jnp.asarray(IMAGES[0])))
     found = guided_ig(smooth, key, IMAGES, LABELS, spec)

@@ -73,8 +73,8 @@ def as_the_authors_compute(gradients, labels):
     return {name: np.stack(values) for name, values in maps.items()}
 
 
-@pytest.mark.parametrize("more", [{}, {"chunk_size": 1}, {"chunk_size": 3}, {"chunk_size": 2, "unroll": False}])
-def test_all_five_as_the_authors_compute_them_however_many_classes_go_at_once(more):
+@pytest.mark.parametrize("more", [{}, {"unroll": False}])
+def test_all_five_as_the_authors_compute_them(more):
     gradients = np.asarray(jax.jacrev(lambda x: net(x).sum(0))(jnp.asarray(IMAGES)))
     expected = as_the_authors_compute(gradients, LABELS)
     found = jax.jit(lambda x, spec: polarities(net, x, LABELS, spec))(IMAGES, Active(channels="max_abs", **more))
