@@ -76,17 +76,18 @@ def saliency(name: str, **changes) -> ConfigDict:
     config.ties = placeholder(str)  # active, inactive: entries that two classes share are dropped or kept
     config.against = placeholder(str)  # contrast: runner_up, mean, log_sum_exp
     config.layer = placeholder(str)  # grad_cam, grad_cam_plus_plus: '' = the last whose activation is a map
-    config.upsampling = placeholder(str)  # grad_cam, grad_cam_plus_plus: bilinear, nearest, cubic
+    config.upsampling = placeholder(str)  # grad_cam, grad_cam_plus_plus: bilinear, nearest
     config.window = placeholder(int)  # occlusion: side in pixels
     config.stride = placeholder(int)  # occlusion: pixels between windows
     config.cells = placeholder(int)  # rise: of a mask along a side
     config.visible = placeholder(float)  # rise: share of the cells
     config.centred = placeholder(bool)  # rise: the mean score of an image is taken from each
     config.max_sigma = placeholder(float)  # blur_ig: of the blur at the start, in pixels
-    config.spacing = placeholder(str)  # blur_ig: of the blurs: linear, sqrt
+    config.spacing = placeholder(str)  # blur_ig: of the blurs: linear, quadratic
     config.fraction = placeholder(float)  # guided_ig: share of entries that moves at a time
     config.max_distance = placeholder(float)  # guided_ig: from the straight line, as a share of the way
-    config.baseline = _baseline()  # of paths, occlusion, rise
+    # input_x_gradient, integrated_gradients, expected_gradients, guided_ig, occlusion, rise
+    config.baseline = _baseline()
     config.num_steps = placeholder(int)  # integrated_gradients, blur_ig, guided_ig
     # integrated_gradients: gauss_legendre, riemann_left, riemann_middle, riemann_right, trapezoid
     config.rule = placeholder(str)

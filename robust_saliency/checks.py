@@ -113,6 +113,13 @@ def known_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be above 0, got {value}.")
 
 
+def known_within(name: str, value: Any, low: float, high: float) -> None:
+    """Raises ValueError for a number or an array that is known to leave [low, high]."""
+    known = _known(value)
+    if known is not None and not ((known >= low) & (known <= high)).all():
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
+
+
 def several_starts(where: str, spec: Any) -> None:
     """Raises ValueError for restarts that would all be the same run."""
     if spec.num_restarts > 1 and (spec.start == "none" or spec.init is not None) and not spec.eot_samples:

@@ -85,11 +85,20 @@ def build(cls: type, section: Mapping, where: str) -> Any:
         if kind := _kind_of_method(hints[name]):
             values[name] = choose(*kind, value, place).spec
         else:
+            default = getattr(cls, name, None)
+            if isinstance(value, Mapping) and types.is_spec(default):
+                value = _over(default, value)  # what is given of a section, over the method's own default
             values[name] = convert(value, hints[name], place, ranges=RANGES if _is_own(cls) else {})
     try:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _over(default: Any, section: Mapping) -> dict:
+    known = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    given = {name: value for name, value in section.items() if not _is_left_out(value)}
+    return {name: value for name, value in known.items() if value is not None} | given
 
 
 def _is_left_out(value: Any) -> bool:

@@ -23,6 +23,7 @@ from robust_saliency import (
     schedules,
     types,
 )
+from robust_saliency.baselines import Baseline
 from robust_saliency.threat import Threat
 
 FILES = pathlib.Path(common.__file__).parent.glob("*.py")
@@ -392,8 +393,10 @@ def test_a_robustness_report_that_would_not_attack_is_refused_by_its_field(field
 
 def test_a_section_that_says_nothing_leaves_the_methods_own_default():
     maps = {"windows": {"name": "occlusion"}, "white": {"name": "occlusion", "baseline": {"kind": "white"}}}
+    maps["blurred"] = {"name": "occlusion", "baseline": {"blur_sigma": 3.0}}
     plain = config.to_plain(common.default())
     plain["evaluation"]["maps"] = maps
     specs = {label: method.spec for label, method in config.parse(plain).evaluation.maps}
     assert specs["windows"] == saliency.Occlusion() and specs["windows"].baseline.kind == "mean"
     assert specs["white"].baseline.kind == "white"
+    assert specs["blurred"].baseline == Baseline(kind="mean", blur_sigma=3.0)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robust_saliency.saliency._passes import NO_RESULT
 from robust_saliency.saliency._reduce import MapSpec
 from robust_saliency.saliency.gradient import class_scores
 from robust_saliency.types import Array, Images, LogitsFn, spec
@@ -43,7 +44,7 @@ def walk(
     def step(carry, place):
         carry, last = carry
         one_hot = jax.nn.one_hot(jnp.asarray(classes)[place], count, dtype=scores.dtype)
-        (gradient,) = back(jnp.where(last == jnp.inf, 0, one_hot[None]))
+        (gradient,) = back(jnp.where(last == NO_RESULT, jnp.nan, one_hot[None]))
         return (update(carry, place, gradient), gradient[:, 0, 0, :1]), None
 
     carry = (carry, jnp.zeros((batch, 1), images.dtype))

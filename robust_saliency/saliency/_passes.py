@@ -12,6 +12,7 @@ from robust_saliency.saliency.gradient import label_score, score_gradient
 from robust_saliency.types import Array, Images, Labels, LogitsFn, spec
 
 Carry = TypeVar("Carry")
+NO_RESULT = 1.6180339e-33  # not infinity: of a gradient one entry alone may be lost
 
 
 @spec
@@ -80,9 +81,9 @@ def after(images: Images, done: Array) -> Images:
     """``images``, to be used only once ``done [B, H, W, C]`` is known.
 
     The passes of an unrolled loop do not need each other, so XLA keeps the memory of all of them at once (and drops
-    an optimization_barrier). The condition, false unless the result is lost already, makes each wait for the last.
+    an optimization_barrier). The condition, which a result meets by a chance in 2^32, makes each wait for the last.
     """
-    return jnp.where(done[:, :1, :1, :1] == jnp.inf, 0, images)
+    return jnp.where(done[:, :1, :1, :1] == NO_RESULT, jnp.nan, images)
 
 
 def _cut(steps: Any, first: int, last: int) -> Any:

@@ -17,7 +17,7 @@ class BlurIG(PassesSpec):
     """Gradients along the path of images that are blurred ever less, times what each step changes.
 
     num_steps: of the path. max_sigma: deviation of the Gaussian at its start, in pixels. spacing: of the deviations,
-    'linear' or 'sqrt' (even in the square root, dense near the image).
+    'linear' or 'quadratic' (dense near the image).
     """
 
     num_steps: int = 32
@@ -27,7 +27,8 @@ class BlurIG(PassesSpec):
     def __post_init__(self):
         super().__post_init__()
         at_least(self, "num_steps", 1)
-        checks.one_of("spacing", self.spacing, ("linear", "sqrt"))
+        checks.known_positive("BlurIG.max_sigma", self.max_sigma)
+        checks.one_of("spacing", self.spacing, ("linear", "quadratic"))
 
 
 def blur_ig(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec: BlurIG) -> Maps:
@@ -40,7 +41,7 @@ def blur_ig(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec:
     Source: Xu, Venugopalan, Sundararajan 2020 (2004.03383), equation 4; the points in the middle of the steps are ours.
     """
     images = checked_images(images, labels)
-    power = 2 if spec.spacing == "sqrt" else 1
+    power = 2 if spec.spacing == "quadratic" else 1
     shares = np.linspace(1, 0, spec.num_steps + 1) ** power
     sigmas = jnp.asarray(np.stack([shares[:-1], shares[1:]], 1), images.dtype) * spec.max_sigma
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from robust_saliency import checks
 from robust_saliency.baselines import Baseline, fill
 from robust_saliency.randomness import draw, fold_in, split
 from robust_saliency.saliency._passes import PassesSpec, accumulate, after, at_least, score_gradients
@@ -39,11 +40,13 @@ def expected_gradients(logits_fn: LogitsFn, key: Key, images: Images, labels: La
     Sources: Erion et al. 2021 (1906.10670), equation 3; Lundberg and Lee's GradientSHAP, without its noise on x.
     """
     images = checked_images(images, labels)
-    if spec.references is not None and jnp.shape(spec.references)[1:] != images.shape[1:]:
-        raise ValueError(
-            f"ExpectedGradients.references must be images [N, {', '.join(map(str, images.shape[1:]))}], "
-            f"got shape {jnp.shape(spec.references)}."
-        )
+    if spec.references is not None:
+        checks.floating("ExpectedGradients.references", spec.references)
+        if jnp.shape(spec.references)[1:] != images.shape[1:] or not len(spec.references):
+            raise ValueError(
+                f"ExpectedGradients.references must be images [N, {', '.join(map(str, images.shape[1:]))}], "
+                f"N at least 1, got shape {jnp.shape(spec.references)}."
+            )
 
     def update(total, indices):
         baselines, shares = jax.vmap(lambda index: _drawn(fold_in(key, index), images, spec), out_axes=1)(indices)

@@ -15,7 +15,7 @@ class GradCAM(MapSpec):
     """The channels of a layer weighed by their mean gradient, as large as the image.
 
     layer: the name of a layer whose activation is a map; '' = the last such.
-    upsampling: from the size of the layer to that of the image: 'bilinear', 'nearest' or 'cubic'.
+    upsampling: from the size of the layer to that of the image: 'bilinear' or 'nearest'.
     sign: the published ReLU is the default 'positive'; of the layer's map, before it is enlarged.
     """
 
@@ -25,7 +25,7 @@ class GradCAM(MapSpec):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.one_of("upsampling", self.upsampling, ("bilinear", "nearest", "cubic"))
+        checks.one_of("upsampling", self.upsampling, ("bilinear", "nearest"))
 
 
 @spec

@@ -10,8 +10,9 @@ from robust_saliency.types import Images, Key, Labels, LogitsFn, Maps, spec
 class GuidedBackprop(MapSpec):
     """The gradient of the score with the activation function 'guided' in the place of the network's own.
 
-    It keeps edges of the image and hardly depends on the class or on the last layers (Adebayo et al. 2018; Nie et al.
-    2018): a method to compare with, not to trust.
+    Of a network of other activations than ReLU it therefore explains another function. It keeps edges of the image and
+    hardly depends on the class or on the last layers (Adebayo et al. 2018; Nie et al. 2018): a method to compare with,
+    not to trust.
     """
 
 

@@ -30,6 +30,7 @@ class GuidedIG(MapSpec):
         super().__post_init__()
         checks.at_least(1, where="GuidedIG", num_steps=self.num_steps)
         checks.known_positive("GuidedIG.fraction", self.fraction)
+        checks.known_within("GuidedIG.max_distance", self.max_distance, 0, 1)
 
 
 def guided_ig(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec: GuidedIG) -> Maps:

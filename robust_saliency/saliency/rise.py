@@ -34,8 +34,9 @@ class RISE(PassesSpec):
     def __post_init__(self):
         super().__post_init__()
         at_least(self, "num_samples", 1)
-        at_least(self, "cells", 1)
+        at_least(self, "cells", 2)
         checks.known_positive("RISE.visible", self.visible)
+        checks.known_within("RISE.visible", self.visible, 0, 1)
 
 
 def rise(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spec: RISE) -> Maps:

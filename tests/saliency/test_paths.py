@@ -1,6 +1,7 @@
 """Blur-IG, guided IG and expected gradients: closed forms of a linear model, completeness, and what makes each path."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,14 @@ from robust_saliency.baselines import Baseline
 from robust_saliency.blur import gaussian_blur
 from robust_saliency.randomness import per_example_keys
 from robust_saliency.saliency import (
+    RISE,
     BlurIG,
+    ClassMaps,
     ExpectedGradients,
     GuidedIG,
     IntegratedGradients,
     blur_ig,
+    class_maps,
     expected_gradients,
     guided_ig,
     integrated_gradients,
@@ -31,7 +35,7 @@ def scores(function, images):
     return np.asarray(function(jnp.asarray(images)))[np.arange(3), LABELS]
 
 
-@pytest.mark.parametrize("spacing", ["linear", "sqrt"])
+@pytest.mark.parametrize("spacing", ["linear", "quadratic"])
 def test_blur_ig_of_a_linear_model_is_what_the_blur_took_times_the_weights(key, spacing):
     spec = BlurIG(num_steps=5, max_sigma=2.0, spacing=spacing, **SIGNED)
     found = jax.jit(lambda x, spec: blur_ig(linear, key, x, LABELS, spec))(IMAGES, spec)
@@ -156,6 +160,10 @@ def test_samples_of_expected_gradients_are_drawn_anew_and_more_extend_fewer(key)
     [
         (lambda: BlurIG(spacing="log"), "Unknown spacing 'log'"),
         (lambda: GuidedIG(num_steps=0), "GuidedIG.num_steps must be at least 1, got 0"),
+        (lambda: GuidedIG(max_distance=-1.0), r"GuidedIG.max_distance must be in \[0, 1\], got -1.0"),
+        (lambda: BlurIG(max_sigma=0.0), "BlurIG.max_sigma must be above 0, got 0.0"),
+        (lambda: RISE(visible=3.0), r"RISE.visible must be in \[0, 1\], got 3.0"),
+        (lambda: RISE(cells=1), "RISE.cells must be at least 2, got 1"),
         (lambda: GuidedIG(fraction=0.0), "GuidedIG.fraction must be above 0, got 0.0"),
         (lambda: ExpectedGradients(num_samples=0), "ExpectedGradients.num_samples must be at least 1, got 0"),
     ],
@@ -167,6 +175,39 @@ def test_bad_fields_are_one_sentence(make, message):
 
 def test_references_of_another_size_are_one_sentence(key):
     spec = ExpectedGradients(references=jnp.zeros((4, 5, 5, 2)))
-    message = r"^ExpectedGradients\.references must be images \[N, 6, 5, 2\], got shape \(4, 5, 5, 2\)\.$"
+    message = r"^ExpectedGradients\.references must be images \[N, 6, 5, 2\], N at least 1, got shape \(4, 5, 5, 2\)\.$"
     with pytest.raises(ValueError, match=message):
         expected_gradients(linear, key, IMAGES, LABELS, spec)
+    with pytest.raises(ValueError, match=r"references must be floating point in \[0, 1\], got dtype uint8"):
+        eight_bit = ExpectedGradients(references=jnp.zeros((4, 6, 5, 2), jnp.uint8))
+        expected_gradients(linear, key, IMAGES, LABELS, eight_bit)
+
+
+@pytest.mark.parametrize(("spacing", "sigmas"), [("linear", (2.0, 1.0, 0.0)), ("quadratic", (2.0, 0.5, 0.0))])
+def test_blur_ig_in_two_steps_by_hand(key, spacing, sigmas):
+    images = jnp.asarray(IMAGES)
+    path = [gaussian_blur(images, sigma) for sigma in sigmas]
+    expected = sum(
+        (to - start) * jax.grad(lambda x: smooth(x)[jnp.arange(3), LABELS].sum())((start + to) / 2)
+        for start, to in itertools.pairwise(path)
+    )
+    found = blur_ig(smooth, key, IMAGES, LABELS, BlurIG(num_steps=2, max_sigma=2.0, spacing=spacing, **SIGNED))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_an_entry_that_overflows_takes_nothing_else_with_it(key):
+    """The passes wait for one another by a condition on one entry: infinity there must not stop the next."""
+
+    def overflowing(images):
+        pixels = images.reshape(len(images), -1)
+        return jnp.stack([jnp.sqrt(pixels).sum(1), pixels @ jnp.arange(60.0), pixels[:, 1]], 1)
+
+    black_corner = IMAGES * (np.arange(60) > 0).reshape(6, 5, 2)
+    maps = class_maps(overflowing, black_corner, ClassMaps(**SIGNED))
+    found = np.asarray(maps[:, 1]).reshape(3, -1)[:, 1:]
+    np.testing.assert_allclose(found, np.broadcast_to(np.arange(1.0, 60.0), found.shape), rtol=1e-6)
+    at_once, one_by_one = (
+        np.asarray(blur_ig(overflowing, key, black_corner, np.zeros(3, np.int32), BlurIG(chunk_size=size, **SIGNED)))
+        for size in (32, 1)
+    )
+    np.testing.assert_allclose(at_once.reshape(3, -1)[:, 1:], one_by_one.reshape(3, -1)[:, 1:], rtol=1e-4, atol=1e-5)
