@@ -9,7 +9,7 @@ import pytest
 
 from robust_saliency import data, evaluate, initialise, losses, metrics, records, saliency, sharding, train
 from robust_saliency.evaluate_programs import make_programs
-from robust_saliency.randomness import per_example_keys
+from robust_saliency.randomness import key_of, per_example_keys
 from tests import tiny
 
 
@@ -63,7 +63,7 @@ def test_the_predicted_class_is_explained_and_measured_alike(run, tmp_path):
     spec = dict(experiment.evaluation.maps)["gradient"].spec
     gradient = saliency.gradient(logits_fn, jax.random.key(0), batch["image"], predicted, spec)
     deletion = dict(experiment.evaluation.metrics)["deletion"]
-    keys = per_example_keys(evaluate._key("metrics"), batch["id"])
+    keys = per_example_keys(key_of("metrics"), batch["id"])
     expected = deletion.function(logits_fn, keys, batch["image"], predicted, gradient, deletion.spec)
     of_true = deletion.function(logits_fn, keys, batch["image"], batch["label"], gradient, deletion.spec)
     found = maps[maps["method"] == "gradient"]["deletion"]

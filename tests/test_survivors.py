@@ -148,7 +148,7 @@ def test_an_attack_is_one_program_however_its_state_begins(weights, rows):
     spec = attacks.Untargeted(attack=attacks.APGD(threat=MODEL, num_steps=6))
     attack(weights, rows, spec)
     programs = survivors._programs(logits_of, spec)
-    assert [program._cache_size() for program in programs[1:]] == [1, 1, 1, 1]
+    assert [each._cache_size() for each in (programs.start, programs.advance, programs.look)] == [1, 1, 1]
 
 
 def test_chunks_divide_the_steps():
