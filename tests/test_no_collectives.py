@@ -90,8 +90,8 @@ def test_maps_and_metrics(placed):
     assert collectives(programs.measure, variables, keys, batch, maps) == []
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_every_saliency_method(placed, name):
+@pytest.mark.parametrize("name", ["active", "grad_cam", "guided_ig", "rise"])
+def test_saliency_methods(placed, name):
     classifier, variables, batch, keys = placed
 
     def explain(variables, keys, batch):

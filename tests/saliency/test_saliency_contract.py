@@ -36,14 +36,14 @@ from robust_saliency.saliency._reduce import reduce_entries
 
 ROWS = {
     "active": Active(),
-    "blur_ig": BlurIG(num_steps=4, max_sigma=1.0),
+    "blur_ig": BlurIG(num_steps=2, max_sigma=1.0),
     "contrast": Contrast(),
-    "expected_gradients": ExpectedGradients(num_samples=4),
+    "expected_gradients": ExpectedGradients(num_samples=2),
     "grad_cam": GradCAM(sign="abs"),
     "grad_cam_plus_plus": GradCAMPlusPlus(sign="abs"),
     "gradient": Gradient(),
     "guided_backprop": GuidedBackprop(),
-    "guided_ig": GuidedIG(num_steps=4),
+    "guided_ig": GuidedIG(num_steps=2),
     "inactive": Inactive(),
     "input_x_gradient": InputXGradient(),
     "integrated_gradients": IntegratedGradients(num_steps=4),
