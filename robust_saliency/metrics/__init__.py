@@ -9,7 +9,6 @@ empty mask, a zero map): leave those out of means, and state :func:`count_nan`.
 
 import jax.numpy as jnp
 
-from robust_saliency import checks
 from robust_saliency.metrics import blind
 from robust_saliency.metrics.accuracy import (
     Accuracy,
@@ -17,11 +16,12 @@ from robust_saliency.metrics.accuracy import (
     Margin,
     confidence,
     correct,
-    image_accuracy,
-    image_confidence,
-    image_margin,
     margin,
 )
+from robust_saliency.metrics.alignment import Alignment, alignment
+from robust_saliency.metrics.allegiance import Allegiance, allegiance_auc, allegiance_curve
+from robust_saliency.metrics.completeness import Completeness, completeness
+from robust_saliency.metrics.complexity import EffectiveComplexity, effective_complexity
 from robust_saliency.metrics.faithfulness import (
     Deletion,
     Insertion,
@@ -31,8 +31,8 @@ from robust_saliency.metrics.faithfulness import (
     fractions,
     insertion_auc,
     insertion_curve,
-    rank_order,
 )
+from robust_saliency.metrics.infidelity import Infidelity, infidelity
 from robust_saliency.metrics.localisation import (
     PointingGame,
     RankAccuracy,
@@ -43,6 +43,11 @@ from robust_saliency.metrics.localisation import (
     relevance_mass,
     relevance_mass_given,
 )
+from robust_saliency.metrics.monotonicity import Monotonicity, monotonicity
+from robust_saliency.metrics.perturbed import rank_order
+from robust_saliency.metrics.registry import ARGUMENTS, METRICS, run
+from robust_saliency.metrics.road import Road, road, road_curve
+from robust_saliency.metrics.sharing import count_runs, curve_fractions, measure
 from robust_saliency.metrics.similarity import (
     SIMILARITIES,
     SSIM,
@@ -57,43 +62,9 @@ from robust_saliency.metrics.similarity import (
 from robust_saliency.metrics.smoothness import TotalVariation, total_variation
 from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini, relevance
 from robust_saliency.metrics.stability import NoiseStability, noise_stability
+from robust_saliency.metrics.subsets import FaithfulnessCorrelation, faithfulness_correlation
+from robust_saliency.metrics.thresholds import BestIoU, MaskAUC, best_iou, mask_auc
 from robust_saliency.types import Array
-
-ARGUMENTS = ("logits_fn", "saliency_fn", "key", "images", "labels", "maps", "masks")
-
-_PERTURBED = ("logits_fn", "key", "images", "labels", "maps")
-
-METRICS = {
-    "accuracy": (Accuracy, image_accuracy, ("logits_fn", "images", "labels")),
-    "confidence": (Confidence, image_confidence, ("logits_fn", "images")),
-    "margin": (Margin, image_margin, ("logits_fn", "images", "labels")),
-    "gini": (Gini, gini, ("maps",)),
-    "entropy": (Entropy, entropy, ("maps",)),
-    "total_variation": (TotalVariation, total_variation, ("maps",)),
-    "pointing_game": (PointingGame, pointing_game, ("maps", "masks")),
-    "relevance_mass": (RelevanceMass, relevance_mass, ("maps", "masks")),
-    "evidence_given_lesion": (RelevanceMassGiven, relevance_mass_given, ("maps", "masks")),
-    "rank_accuracy": (RankAccuracy, rank_accuracy, ("maps", "masks")),
-    "deletion_auc": (Deletion, deletion_auc, _PERTURBED),
-    "insertion_auc": (Insertion, insertion_auc, _PERTURBED),
-    "noise_stability": (NoiseStability, noise_stability, ("saliency_fn", "key", "images", "labels", "maps")),
-}
-
-
-def run(spec, **available) -> Array:
-    """The metric that ``spec`` describes, on those of the ``available`` arguments that it needs.
-
-    ValueError for a spec of no metric, an argument of no metric, or a needed argument that is missing or None.
-    """
-    for name in available:
-        checks.one_of("metric argument", name, ARGUMENTS)
-    for name, (known, function, needs) in METRICS.items():
-        if type(spec) is known:
-            missing = [need for need in needs if available.get(need) is None]
-            if missing:
-                raise ValueError(f"Metric {name!r} needs {', '.join(missing)}; given: {', '.join(available)}.")
-            return function(*(available[need] for need in needs), spec)
-    raise ValueError(f"No metric has the spec {type(spec).__name__}. Choices: {', '.join(sorted(METRICS))}.")
 
 
 def count_nan(values: Array) -> Array:
@@ -104,39 +75,64 @@ def count_nan(values: Array) -> Array:
 
 __all__ = [
     "ARGUMENTS",
+    "CURVES",
     "METRICS",
     "SIMILARITIES",
     "SSIM",
     "Accuracy",
+    "Alignment",
+    "Allegiance",
+    "BestIoU",
     "CentreShift",
+    "Completeness",
     "Confidence",
+    "Curve",
     "Deletion",
+    "EffectiveComplexity",
     "Entropy",
+    "FaithfulnessCorrelation",
     "Gini",
+    "Infidelity",
     "Insertion",
     "Margin",
+    "MaskAUC",
+    "Monotonicity",
     "NoiseStability",
     "PointingGame",
     "RankAccuracy",
     "RelevanceMass",
     "RelevanceMassGiven",
+    "Road",
     "Spearman",
     "TopK",
     "TotalVariation",
+    "alignment",
+    "allegiance_auc",
+    "allegiance_curve",
     "auc",
+    "best_iou",
     "blind",
     "centre_shift",
+    "completeness",
     "confidence",
     "correct",
     "count_nan",
+    "count_runs",
+    "curve_fractions",
     "deletion_auc",
     "deletion_curve",
+    "effective_complexity",
     "entropy",
+    "faithfulness_correlation",
     "fractions",
     "gini",
+    "infidelity",
     "insertion_auc",
     "insertion_curve",
     "margin",
+    "mask_auc",
+    "measure",
+    "monotonicity",
     "noise_stability",
     "pointing_game",
     "rank_accuracy",
@@ -144,6 +140,8 @@ __all__ = [
     "relevance",
     "relevance_mass",
     "relevance_mass_given",
+    "road",
+    "road_curve",
     "run",
     "spearman",
     "ssim",

@@ -11,16 +11,14 @@ Deletion follows the confidence of a network and favours robust ones, insertion 
 import math
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from robust_saliency import baselines, checks, randomness
+from robust_saliency.metrics import perturbed
+from robust_saliency.metrics.shared import Shared
 from robust_saliency.metrics.sparsity import Relevance, by_option, relevance
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, spec
-
-ORDERS = ("morf", "lerf")
-SCORES = ("probability", "logit", "allegiance")
 
 
 @spec
@@ -35,8 +33,8 @@ class Perturbation(Relevance):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.one_of("order", self.order, ORDERS)
-        checks.one_of("score", self.score, SCORES)
+        checks.one_of("order", self.order, perturbed.ORDERS)
+        checks.one_of("score", self.score, perturbed.SCORES)
         if self.points < 2:
             raise ValueError(f"points must be at least 2, got {self.points}.")
 
@@ -49,6 +47,7 @@ class Perturbation(Relevance):
 class Deletion(Perturbation):
     """Area under the score as the pixels are deleted, most relevant first."""
 
+    inserting: ClassVar[bool] = False
     title: ClassVar[str] = "Deletion AUC"
     direction = by_option(lambda self: "lower" if self.order == "morf" else "higher")
 
@@ -57,6 +56,7 @@ class Deletion(Perturbation):
 class Insertion(Perturbation):
     """Area under the score as the pixels are put into the baseline image, most relevant first."""
 
+    inserting: ClassVar[bool] = True
     title: ClassVar[str] = "Insertion AUC"
     direction = by_option(lambda self: "higher" if self.order == "morf" else "lower")
 
@@ -66,14 +66,15 @@ def deletion_curve(
 ) -> Array:
     """Score ``[B, points]`` with the first ``round(fraction P)`` pixels set to the baseline; lower is better (MoRF).
 
-    From ``f(x)`` to ``f(baseline)``; x axis: :func:`fractions`. score: 'probability' or 'logit' of the label, or
-    'allegiance', 1 where the argmax is that of the whole image and 0 elsewhere. ``normalised`` gives
-    ``(f_k - f_b) / (f_x - f_b)``, NaN where ``|f_x - f_b|`` is below the rounding of the scores. Ties are broken at
-    random by ``key``, with one key an example independently of the batch; so a constant map deletes in random order.
-    A map that is zero or not finite gives NaN. ValueError for an unknown order or score or fewer than two points.
+    From ``f(x)`` to ``f(baseline)``; x axis: :func:`fractions`. score: 'probability' or 'logit' of the label;
+    'accuracy', 1 where the argmax is the label, or 'allegiance', where it is that of the whole image, else 0.
+    ``normalised`` gives ``(f_k - f_b) / (f_x - f_b)``, NaN where ``|f_x - f_b|`` is below the rounding of the scores.
+    Ties are broken at random by ``key``, with one key an example independently of the batch; so a constant map deletes
+    in random order. A map that is zero or not finite gives NaN. ValueError for an unknown order or score or fewer than
+    two points.
     """
-    spec = spec or Deletion()
-    return _curve(logits_fn, key, images, labels, maps, spec, inserting=False)
+    spec = _checked(spec or Deletion(), Deletion)
+    return curve_of(perturbed_logits(logits_fn, key, images, maps, spec), labels, spec)
 
 
 def insertion_curve(
@@ -83,8 +84,8 @@ def insertion_curve(
 
     Otherwise as :func:`deletion_curve`; higher is better (MoRF).
     """
-    spec = spec or Insertion()
-    return _curve(logits_fn, key, images, labels, maps, spec, inserting=True)
+    spec = _checked(spec or Insertion(), Insertion)
+    return curve_of(perturbed_logits(logits_fn, key, images, maps, spec), labels, spec)
 
 
 def deletion_auc(
@@ -101,21 +102,6 @@ def insertion_auc(
     return auc(insertion_curve(logits_fn, key, images, labels, maps, spec), _pixels(maps))
 
 
-def rank_order(maps: Array, key: Key) -> Array:
-    """Place ``[B, H, W]`` of each pixel in descending order, 0 first; ties in an order drawn from ``key``."""
-    checks.rank("maps", maps, 3)
-    values = maps.reshape(maps.shape[0], -1)
-    lots = randomness.draw(jax.random.bits, key, values.shape, dtype=jnp.uint32)
-    positions = jnp.broadcast_to(jnp.arange(values.shape[-1])[None], values.shape)
-    *_, order = jax.lax.sort((-values, lots, positions), dimension=-1, num_keys=2)
-    return jax.vmap(_inverse)(order).reshape(maps.shape)
-
-
-def _inverse(permutation: Array) -> Array:
-    places = jnp.arange(permutation.size, dtype=permutation.dtype)
-    return jnp.zeros_like(permutation).at[permutation].set(places, unique_indices=True)
-
-
 def fractions(points: int, pixels: int) -> np.ndarray:
     """Fractions of the pixels ``[points]`` at which a curve is taken: evenly spaced, rounded to whole pixels."""
     return _counts(points, pixels) / pixels
@@ -127,36 +113,34 @@ def auc(curve: Array, pixels: int) -> Array:
     return jnp.sum(jnp.asarray(steps, curve.dtype)[None] * (curve[:, 1:] + curve[:, :-1]) / 2, axis=-1)
 
 
-def _curve(logits_fn, key, images, labels, maps, spec, *, inserting: bool) -> Array:
-    checks.rank("images", images, 4)
-    if maps.shape != images.shape[:3]:
-        raise ValueError(f"Maps must be {images.shape[:3]} for images {images.shape}, got {maps.shape}.")
+def _checked(spec: Perturbation, Kind: type) -> Perturbation:
+    if not isinstance(spec, Kind):
+        raise ValueError(f"A curve of {Kind.__name__} needs a spec of that kind, got {type(spec).__name__}.")
+    return spec
+
+
+def perturbed_logits(logits_fn: LogitsFn, key: Key, images: Images, maps: Maps, spec: Perturbation) -> Array:
+    """Logits ``[B, points, K]`` of the images on a curve: what every score of that curve is read off."""
+    perturbed.check_shapes(images, maps)
     tie_key, fill_key = randomness.split(key)
     values = relevance(maps, spec.sign)
-    rank = rank_order(values, tie_key)
+    rank = perturbed.rank_order(values, tie_key)
     rank = rank if spec.order == "morf" else _pixels(maps) - 1 - rank
     baseline = baselines.fill(fill_key, images, spec.baseline)
-    first, rest = (images, baseline) if inserting else (baseline, images)
-
-    def logits_at(count):
-        return logits_fn(jnp.where((rank < count)[..., None], first, rest))
-
+    first, rest = (images, baseline) if spec.inserting else (baseline, images)
     counts = jnp.asarray(_counts(spec.points, _pixels(maps)), rank.dtype)
-    logits = jnp.swapaxes(jax.lax.map(logits_at, counts), 0, 1)
-    whole, empty = (-1, 0) if inserting else (0, -1)
-    scores = _scores(logits, labels, logits[:, whole], spec.score)
-    if spec.normalised:
-        scores = _normalised(scores, scores[:, whole, None], scores[:, empty, None])
-    return jnp.where(jnp.isnan(values[:, 0, :1]), jnp.nan, scores)
+
+    def changed(point):
+        return jnp.where((rank < counts[point])[..., None], first, rest)
+
+    return perturbed.logits_of(logits_fn, changed, spec.points, perturbed.is_meaningless(values))
 
 
-def _scores(logits: Array, labels: Labels, whole: Array, kind: str) -> Array:
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    if kind == "allegiance":
-        same = jnp.argmax(logits, axis=-1) == jnp.argmax(whole, axis=-1)[:, None]
-        return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), jnp.nan, same.astype(logits.dtype))
-    values = logits if kind == "logit" else jax.nn.softmax(logits, axis=-1)
-    return jnp.take_along_axis(values, labels[:, None, None], axis=-1)[..., 0]
+def curve_of(logits: Array, labels: Labels, spec: Perturbation) -> Array:
+    """The scores ``[B, points]`` of :func:`perturbed_logits`, as :func:`deletion_curve` says."""
+    whole, empty = (-1, 0) if spec.inserting else (0, -1)
+    scores = perturbed.scores(logits, labels, logits[:, whole], spec.score)
+    return _normalised(scores, scores[:, whole, None], scores[:, empty, None]) if spec.normalised else scores
 
 
 def _normalised(scores: Array, whole: Array, empty: Array) -> Array:
@@ -173,3 +157,20 @@ def _counts(points: int, pixels: int) -> np.ndarray:
 
 def _pixels(maps: Array) -> int:
     return maps.shape[1] * maps.shape[2]
+
+
+def run_of(spec: Perturbation) -> Perturbation:
+    """What the logits of ``spec`` depend on: equal for all scores of one curve."""
+    Kind = Insertion if spec.inserting else Deletion
+    return Kind(sign=spec.sign, order=spec.order, points=spec.points, baseline=spec.baseline)
+
+
+_CURVE = Shared(
+    needs=("logits_fn", "key", "images", "maps"),
+    runs=lambda spec: (run_of(spec),),
+    make=perturbed_logits,
+    read=lambda made, given, spec: curve_of(made[0], given["labels"], spec),
+    fractions=lambda spec, pixels: fractions(spec.points, pixels),
+    value=auc,
+)
+SHARED = {Deletion: _CURVE, Insertion: _CURVE}

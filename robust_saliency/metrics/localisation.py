@@ -45,10 +45,10 @@ def pointing_game(maps: Maps, masks: Masks, spec: PointingGame | None = None) ->
     """
     spec = spec or PointingGame()
     values = relevance(maps, spec.sign)
-    inside = _inside(masks, spec.mask, values)
+    inside = inside_of(masks, spec.mask, values)
     greatest = _tied(values, jnp.max(values, axis=(1, 2), keepdims=True)).astype(values.dtype)
     hits = _sum(greatest * _dilated(inside, spec.tolerance)) / _sum(greatest)
-    return _unless_empty(inside, hits)
+    return unless_empty(inside, hits)
 
 
 @spec
@@ -66,8 +66,8 @@ def relevance_mass(maps: Maps, masks: Masks, spec: RelevanceMass | None = None) 
     """``sum_{i in mask} a_i / sum_i a_i`` per example ``[B]``: in [0, 1], higher is better (Arras et al. 2022)."""
     spec = spec or RelevanceMass()
     values = amounts(maps, spec.sign)
-    inside = _inside(masks, spec.mask, values)
-    return _unless_empty(inside, _sum(values * inside) / _sum(values))
+    inside = inside_of(masks, spec.mask, values)
+    return unless_empty(inside, _sum(values * inside) / _sum(values))
 
 
 @spec
@@ -93,9 +93,9 @@ def relevance_mass_given(maps: Maps, masks: Mapping[str, Array], spec: Relevance
     if not isinstance(masks, Mapping):
         raise ValueError(f"Two masks by name are needed, {spec.mask!r} and {spec.within!r}; got one array.")
     values = amounts(maps, spec.sign)
-    within = _inside(masks, spec.within, values)
-    both = _inside(masks, spec.mask, values) & within
-    return _unless_empty(both, _sum(values * both) / _sum(values * within))
+    within = inside_of(masks, spec.within, values)
+    both = inside_of(masks, spec.mask, values) & within
+    return unless_empty(both, _sum(values * both) / _sum(values * within))
 
 
 @spec
@@ -116,7 +116,7 @@ def rank_accuracy(maps: Maps, masks: Masks, spec: RankAccuracy | None = None) ->
     """
     spec = spec or RankAccuracy()
     values = relevance(maps, spec.sign)
-    inside = _inside(masks, spec.mask, values)
+    inside = inside_of(masks, spec.mask, values)
     size = jnp.sum(inside, axis=(1, 2))
     ascending = jnp.sort(values.reshape(values.shape[0], -1), axis=-1)
     last = jnp.minimum(ascending.shape[-1] - size, ascending.shape[-1] - 1)
@@ -125,7 +125,7 @@ def rank_accuracy(maps: Maps, masks: Masks, spec: RankAccuracy | None = None) ->
     above = (values > threshold) & ~tied
     places = size - _sum(above)
     hits = _sum(above & inside) + places * _sum(tied & inside).astype(values.dtype) / _sum(tied)
-    return _unless_empty(inside, hits / size)
+    return unless_empty(inside, hits / size)
 
 
 def _tied(values: Array, value: Array) -> Array:
@@ -137,7 +137,8 @@ def _tied(values: Array, value: Array) -> Array:
     return jnp.abs(values - value) <= 4 * jnp.finfo(values.dtype).eps * jnp.abs(value)
 
 
-def _inside(masks: Masks, name: str, values: Array) -> Array:
+def inside_of(masks: Masks, name: str, values: Array) -> Array:
+    """Which pixels of ``values [B, H, W]`` are in the mask called ``name``: bool."""
     mask = checks.lookup("mask", name, masks) if isinstance(masks, Mapping) else masks
     if mask.shape != values.shape:
         raise ValueError(f"Masks must have the shape of the maps: got {mask.shape}, expected {values.shape}.")
@@ -163,5 +164,6 @@ def _sum(values: Array) -> Array:
     return jnp.sum(values, axis=(1, 2))
 
 
-def _unless_empty(inside: Array, scores: Array) -> Array:
+def unless_empty(inside: Array, scores: Array) -> Array:
+    """``scores [B]``, NaN where nothing is inside."""
     return jnp.where(jnp.any(inside, axis=(1, 2)), scores, jnp.nan)

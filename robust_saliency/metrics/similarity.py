@@ -60,10 +60,15 @@ def spearman(maps: Maps, other_maps: Maps, spec: Spearman | None = None) -> Arra
     """
     spec = spec or Spearman()
     first, second = _both(maps, other_maps, spec.sign)
-    size = maps.shape[1] * maps.shape[2]
+    return _unless_meaningless(rank_correlation(first, second), first, second)
+
+
+def rank_correlation(first: Array, second: Array) -> Array:
+    """Spearman's correlation ``[B]`` of two arrays ``[B, h, w]``: in [-1, 1], NaN where one of them is constant."""
+    size = first.shape[1] * first.shape[2]
     x, y = (ranks.centred(values).astype(values.dtype) / size for values in (first, second))
     correlation = _sum(x * y) / (jnp.sqrt(_sum(x * x)) * jnp.sqrt(_sum(y * y)))
-    return _unless_meaningless(jnp.clip(correlation, -1, 1), first, second)
+    return jnp.clip(correlation, -1, 1)
 
 
 @spec

@@ -7,8 +7,16 @@ import pytest
 
 from robust_saliency import metrics, randomness
 from robust_saliency.baselines import Baseline
-from robust_saliency.metrics import Deletion, Insertion, auc, blind, deletion_curve, fractions, insertion_curve
-from robust_saliency.metrics.faithfulness import rank_order
+from robust_saliency.metrics import (
+    Deletion,
+    Insertion,
+    auc,
+    blind,
+    deletion_curve,
+    fractions,
+    insertion_curve,
+    rank_order,
+)
 
 SIDE, CHANNELS = 4, 2
 PIXELS = SIDE * SIDE
@@ -46,6 +54,7 @@ def perturb(curve, spec, maps, images=None, logits_fn=linear, key=None, labels=N
 
 optimal = weights[None].astype(np.float32)
 logit = Deletion(score="logit", points=PIXELS + 1)
+insertion_of_logit = Insertion(score="logit", points=PIXELS + 1)
 
 
 def test_deletion_of_a_linear_model_in_closed_form():
@@ -71,7 +80,8 @@ def test_no_order_deletes_faster_than_the_optimal_one_or_slower_than_its_reverse
 def test_ends_are_the_scores_of_image_and_baseline_exactly(curve, points, rng):
     images = jnp.asarray(rng.integers(0, 5, (3, SIDE, SIDE, CHANNELS)) / 4, jnp.float32)
     maps = rng.normal(size=(3, SIDE, SIDE)).astype(np.float32)
-    spec = Deletion(score="logit", points=points, baseline=Baseline(kind="white"))
+    Spec = Deletion if curve is deletion_curve else Insertion
+    spec = Spec(score="logit", points=points, baseline=Baseline(kind="white"))
     ends = [linear(images)[:, 1], linear(jnp.ones_like(images))[:, 1]]
     scores = perturb(curve, spec, maps, images)
     first, last = ends if curve is deletion_curve else ends[::-1]
@@ -97,7 +107,7 @@ def test_intermediate_images_by_hand():
 
 
 def test_insertion_in_lerf_order_is_deletion_backwards():
-    mirrored = perturb(insertion_curve, dataclasses.replace(logit, order="lerf"), optimal)[:, ::-1]
+    mirrored = perturb(insertion_curve, dataclasses.replace(insertion_of_logit, order="lerf"), optimal)[:, ::-1]
     np.testing.assert_array_equal(mirrored, perturb(deletion_curve, logit, optimal))
 
 
@@ -191,7 +201,7 @@ def test_normalised_curves_go_from_one_to_zero_whatever_the_confidence(scale):
     curve = perturb(deletion_curve, spec, optimal, logits_fn=lambda x: scale * (linear(x) + 0.25))
     plain = np.asarray(perturb(deletion_curve, logit, optimal))[0] / weights.sum()
     np.testing.assert_allclose(curve[0], plain, rtol=1e-5, atol=1e-6)
-    inserted = perturb(insertion_curve, spec, optimal)
+    inserted = perturb(insertion_curve, dataclasses.replace(insertion_of_logit, normalised=True), optimal)
     np.testing.assert_array_equal(inserted[0, [0, -1]], [0.0, 1.0])
 
 
@@ -250,3 +260,5 @@ def test_mistakes_are_named():
         call(points=1)
     with pytest.raises(ValueError, match=r"Maps must be \(1, 4, 4\) for images \(1, 4, 4, 2\), got \(1, 2, 2\)"):
         call(maps=np.ones((1, 2, 2), np.float32))
+    with pytest.raises(ValueError, match="A curve of Deletion needs a spec of that kind, got Insertion"):
+        deletion_curve(linear, jax.random.key(0), images, labels, jnp.asarray(optimal), Insertion())

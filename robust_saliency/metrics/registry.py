@@ -1,0 +1,86 @@
+"""The metrics by name, and how one is called."""
+
+from robust_saliency import checks
+from robust_saliency.metrics.accuracy import (
+    Accuracy,
+    Confidence,
+    Margin,
+    image_accuracy,
+    image_confidence,
+    image_margin,
+)
+from robust_saliency.metrics.alignment import Alignment, alignment
+from robust_saliency.metrics.allegiance import Allegiance, allegiance_auc
+from robust_saliency.metrics.completeness import Completeness, completeness
+from robust_saliency.metrics.complexity import EffectiveComplexity, effective_complexity
+from robust_saliency.metrics.faithfulness import (
+    Deletion,
+    Insertion,
+    deletion_auc,
+    insertion_auc,
+)
+from robust_saliency.metrics.infidelity import Infidelity, infidelity
+from robust_saliency.metrics.localisation import (
+    PointingGame,
+    RankAccuracy,
+    RelevanceMass,
+    RelevanceMassGiven,
+    pointing_game,
+    rank_accuracy,
+    relevance_mass,
+    relevance_mass_given,
+)
+from robust_saliency.metrics.monotonicity import Monotonicity, monotonicity
+from robust_saliency.metrics.road import Road, road
+from robust_saliency.metrics.smoothness import TotalVariation, total_variation
+from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini
+from robust_saliency.metrics.stability import NoiseStability, noise_stability
+from robust_saliency.metrics.subsets import FaithfulnessCorrelation, faithfulness_correlation
+from robust_saliency.metrics.thresholds import BestIoU, MaskAUC, best_iou, mask_auc
+from robust_saliency.types import Array
+
+ARGUMENTS = ("logits_fn", "saliency_fn", "key", "images", "labels", "maps", "masks")
+
+_PERTURBED = ("logits_fn", "key", "images", "labels", "maps")
+
+METRICS = {
+    "accuracy": (Accuracy, image_accuracy, ("logits_fn", "images", "labels")),
+    "confidence": (Confidence, image_confidence, ("logits_fn", "images")),
+    "margin": (Margin, image_margin, ("logits_fn", "images", "labels")),
+    "gini": (Gini, gini, ("maps",)),
+    "entropy": (Entropy, entropy, ("maps",)),
+    "total_variation": (TotalVariation, total_variation, ("maps",)),
+    "pointing_game": (PointingGame, pointing_game, ("maps", "masks")),
+    "relevance_mass": (RelevanceMass, relevance_mass, ("maps", "masks")),
+    "evidence_given_lesion": (RelevanceMassGiven, relevance_mass_given, ("maps", "masks")),
+    "rank_accuracy": (RankAccuracy, rank_accuracy, ("maps", "masks")),
+    "mask_auc": (MaskAUC, mask_auc, ("maps", "masks")),
+    "best_iou": (BestIoU, best_iou, ("maps", "masks")),
+    "deletion_auc": (Deletion, deletion_auc, _PERTURBED),
+    "insertion_auc": (Insertion, insertion_auc, _PERTURBED),
+    "road": (Road, road, _PERTURBED),
+    "allegiance_auc": (Allegiance, allegiance_auc, ("logits_fn", "images", "maps")),
+    "effective_complexity": (EffectiveComplexity, effective_complexity, _PERTURBED),
+    "infidelity": (Infidelity, infidelity, _PERTURBED),
+    "faithfulness_correlation": (FaithfulnessCorrelation, faithfulness_correlation, _PERTURBED),
+    "monotonicity": (Monotonicity, monotonicity, _PERTURBED),
+    "completeness": (Completeness, completeness, _PERTURBED),
+    "alignment": (Alignment, alignment, ("logits_fn", "images")),
+    "noise_stability": (NoiseStability, noise_stability, ("saliency_fn", "key", "images", "labels", "maps")),
+}
+
+
+def run(spec, **available) -> Array:
+    """The metric that ``spec`` describes, on those of the ``available`` arguments that it needs.
+
+    ValueError for a spec of no metric, an argument of no metric, or a needed argument that is missing or None.
+    """
+    for name in available:
+        checks.one_of("metric argument", name, ARGUMENTS)
+    for name, (known, function, needs) in METRICS.items():
+        if type(spec) is known:
+            missing = [need for need in needs if available.get(need) is None]
+            if missing:
+                raise ValueError(f"Metric {name!r} needs {', '.join(missing)}; given: {', '.join(available)}.")
+            return function(*(available[need] for need in needs), spec)
+    raise ValueError(f"No metric has the spec {type(spec).__name__}. Choices: {', '.join(sorted(METRICS))}.")
