@@ -107,18 +107,29 @@ def metric(name: str, **changes) -> ConfigDict:
     """A metric."""
     config = ConfigDict()
     config.name = name  # a name of robust_saliency.metrics.METRICS, or 'package.module:name'
-    config.sign = "abs"  # what counts of a signed map: abs, positive, negative, raw
+    config.sign = placeholder(str)  # what counts of a signed map: abs, positive, negative, raw
     config.mask = placeholder(str)  # localisation: lesion or evidence
     config.within = placeholder(str)  # evidence_given_lesion
     config.tolerance = placeholder(int)  # pointing_game: pixels around the mask
     config.normalised = placeholder(bool)  # entropy; deletion, insertion: by the clean and the fully deleted score
-    config.order = placeholder(str)  # deletion, insertion: morf or lerf
-    config.points = placeholder(int)  # deletion, insertion
-    config.score = placeholder(str)  # deletion, insertion: probability, logit, allegiance
-    config.baseline = _baseline()  # deletion, insertion: what a deleted pixel becomes
+    config.order = placeholder(str)  # deletion, insertion: morf or lerf; road: combined too
+    config.points = placeholder(int)  # deletion, insertion, effective_complexity: both ends among them; road: neither
+    config.score = placeholder(str)  # probability or logit; of a curve: accuracy, allegiance too
+    config.baseline = _baseline()  # deletion, insertion, completeness, ...: what a deleted pixel becomes
+    config.noise = placeholder(float)  # road: deviation of the noise on imputed pixels
+    config.colour = placeholder(str)  # allegiance_auc: black or white
+    config.tolerated = placeholder(float)  # effective_complexity: distance from the score of the whole image
+    config.perturbation = placeholder(str)  # infidelity: noise or squares
+    config.most_side = placeholder(int)  # infidelity with squares: pixels
+    config.scale = placeholder(str)  # infidelity: none, best, share
+    config.fraction = placeholder(float)  # faithfulness_correlation: share of the pixels in a set
+    config.patch = placeholder(int)  # monotonicity: pixels of its side
+    config.gradient = placeholder(str)  # alignment: logit or margin
+    config.cosine = placeholder(bool)  # alignment: over the image's length too
+    config.centre = placeholder(float)  # alignment: the pixel value that counts as nothing
     config.similarity = placeholder(str)  # noise_stability: spearman, ssim, top_k_intersection
-    config.sigma = placeholder(float)  # noise_stability: deviation of the noise, in pixels of [0, 1]
-    config.num_samples = placeholder(int)  # noise_stability: noisy images an example
+    config.sigma = placeholder(float)  # noise_stability, infidelity: deviation of the noise, in pixels of [0, 1]
+    config.num_samples = placeholder(int)  # noise_stability, infidelity, ...: changed images an example
     config.update(changes)
     return config
 

@@ -303,9 +303,6 @@ def _evaluation(section: Mapping) -> Evaluation:
             )
     for label, method in parsed.metrics:
         _check_metric(method, f"config.evaluation.metrics.{label}")
-    points = {method.spec.points for _, method in parsed.metrics if hasattr(method.spec, "points")}
-    if len(points) > 1:
-        raise ValueError(f"config.evaluation.metrics: curves need one common number of points, got {sorted(points)}.")
     return parsed
 
 

@@ -20,21 +20,22 @@ from robust_saliency.threat import Threat
 # Lowest and highest value of a field of this package's own specs, wherever it stands. None = no bound.
 RANGES = {
     "after": (0, 1), "average_batches": (1, None), "average_decay": (0, 1), "batch_size": (1, None), "beta": (0, None),
-    "blur_sigma": (0, None), "checkpoint_every": (1, None), "clean_weight": (0, 1), "clip_norm": (0, None),
-    "consistency_weight": (0, None), "curve_steps": (1, None), "divergence_weight": (0, None), "energy": (0, 1),
-    "epochs": (0, None), "epsilon": (0, None), "factor": (0, None), "fraction": (0, 1), "gamma": (0, None),
-    "guard_drop": (0, 1), "guard_steps": (1, None), "image_size": (0, None), "keep_best": (0, None),
+    "blur_sigma": (0, None), "cells": (1, None), "checkpoint_every": (1, None), "clean_weight": (0, 1),
+    "clip_norm": (0, None), "consistency_weight": (0, None), "curve_steps": (1, None), "divergence_weight": (0, None),
+    "energy": (0, 1), "epochs": (0, None), "epsilon": (0, None), "factor": (0, None), "fraction": (0, 1),
+    "gamma": (0, None), "guard_drop": (0, 1), "guard_steps": (1, None), "image_size": (0, None), "keep_best": (0, None),
     "keep_last": (1, None), "label_smoothing": (0, 1), "learning_rate": (0, None), "least_share": (0, 1),
-    "log_every": (1, None), "momentum": (0, 1), "num_classes": (2, None), "num_devices": (0, None),
-    "num_examples": (0, None), "num_pictures": (0, None), "num_queries": (1, None), "num_samples": (1, None),
-    "num_searches": (1, None), "num_shares": (1, None), "num_steps": (0, None), "num_targets": (1, None),
-    "num_test": (0, None), "num_train": (0, None), "num_validation": (0, None), "patience": (0, None),
+    "log_every": (1, None), "max_distance": (0, 1), "max_sigma": (0, None), "momentum": (0, 1), "most_side": (1, None),
+    "noise": (0, None), "num_classes": (2, None), "num_devices": (0, None), "num_examples": (0, None),
+    "num_pictures": (0, None), "num_queries": (1, None), "num_samples": (1, None), "num_searches": (1, None),
+    "num_shares": (1, None), "num_steps": (0, None), "num_targets": (1, None), "num_test": (0, None),
+    "num_train": (0, None), "num_validation": (0, None), "patch": (1, None), "patience": (0, None),
     "plateau_factor": (0, 1), "plateau_patience": (0, None), "points": (2, None), "probe_steps": (1, None),
     "quantile": (0, 1), "relative_noise": (0, None), "relative_step": (0, None), "relative_step_size": (0, None),
     "repetitions": (1, None), "replays": (1, None), "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None),
-    "smoothing_sigma": (0, None), "step_size": (0, None), "steps": (1, None), "validate_every": (1, None),
-    "validation_fraction": (0, 1), "warmup_fraction": (0, 1), "weight": (0, None), "weight_decay": (0, None),
-    "width": (1, None),
+    "smoothing_sigma": (0, None), "step_size": (0, None), "steps": (1, None), "stride": (1, None),
+    "tolerated": (0, None), "validate_every": (1, None), "validation_fraction": (0, 1), "visible": (0, 1),
+    "warmup_fraction": (0, 1), "weight": (0, None), "weight_decay": (0, None), "width": (1, None), "window": (1, None),
 }  # fmt: skip
 
 

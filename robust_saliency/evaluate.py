@@ -11,7 +11,7 @@ from robust_saliency import descriptions, environment, initialise, metrics, reco
 from robust_saliency.attacks import stages
 from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
-from robust_saliency.evaluate_programs import Programs, blind_kinds, make_programs, usable_metrics
+from robust_saliency.evaluate_programs import Programs, blind_kinds, make_programs, own_metrics, usable_metrics
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 
@@ -26,7 +26,8 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
 
     examples.csv: one row an example: id, label, group, prediction, confidence, correct, one 0/1 column an attack.
     maps.csv: one row an example and method: id, label, group, method, one column a metric; empty = NaN.
-    curves.npz, pictures.npz: curves ``[N, points]`` and some maps; summary.json: what every column means.
+    curves.npz, pictures.npz: curves ``[N, points]`` by 'method/metric' with the shares of pixels at their points by
+    'fractions/metric', and some maps; summary.json: what every column means.
     """
     began = time.monotonic()
     settings = experiment.evaluation
@@ -41,7 +42,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
         masks = _mask_names(split)
         programs = make_programs(classifier, settings, masks)
-        results = _Results(pictures=_picture_ids(split, indices, settings.num_pictures))
+        results = _Results(_picture_ids(split, indices, settings.num_pictures), _fractions(settings, masks, data))
         variables = sharding.put_replicated(variables, mesh)
         batches = data_lib.eval_batches(split, batch_size=settings.batch_size, indices=indices)
         name = os.path.basename(os.path.abspath(workdir))
@@ -68,6 +69,13 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
                 progress.update()
         summary = _summary(experiment, data, step, len(indices), masks) | {"seconds": time.monotonic() - began}
         return results.write(workdir, summary)
+
+
+def _fractions(settings, masks: tuple[str, ...], data: data_lib.Data) -> dict[str, np.ndarray]:
+    """'fractions/<metric>': the shares of the pixels at the points of each curve."""
+    pixels = data.image_shape[0] * data.image_shape[1]
+    shares = {label: metrics.curve_fractions(m.spec, pixels) for label, m in own_metrics(settings, masks).items()}
+    return {f"fractions/{label}": value for label, value in shares.items() if value is not None}
 
 
 def _staged(settings, classes: int) -> dict:
@@ -118,13 +126,13 @@ def _attacked(programs: Programs, label: str, method: Method, variables, keys, b
 class _Results:
     """Columns that grow batch by batch."""
 
-    def __init__(self, pictures: set[int]):
+    def __init__(self, pictures: set[int], fractions: dict[str, np.ndarray]):
         self._pictures = pictures
+        self._fractions = fractions
         self._examples: list[dict] = []
         self._measured: dict[str, list[dict]] = {}
         self._curves: dict[str, list] = {}
         self._shown: list[dict] = []
-        self._fractions: dict[str, np.ndarray] = {}
         self.robust: dict[str, np.ndarray] = {}
 
     def add(self, rows: dict, results: dict) -> None:
@@ -139,8 +147,6 @@ class _Results:
             self._measured.setdefault(label, []).append({**identity, "method": method, **columns})
             for curve, value in curves.items():
                 self._curves.setdefault(f"{label}/{curve}", []).append(value[valid])
-                pixels = rows["image"].shape[1] * rows["image"].shape[2]
-                self._fractions = {"fractions": metrics.fractions(value.shape[-1], pixels)}
         self._add_pictures(rows, results)
 
     def _add_pictures(self, rows: dict, results: dict) -> None:

@@ -11,8 +11,6 @@ from robust_saliency import attacks, losses, metrics, models
 from robust_saliency import data as data_lib
 from robust_saliency.config import Evaluation, Method
 
-CURVES = {metrics.Deletion: metrics.deletion_curve, metrics.Insertion: metrics.insertion_curve}
-
 
 class Programs(NamedTuple):
     """Jitted functions of (variables, ...); attacks, decisions and maps by label.
@@ -113,23 +111,18 @@ def _map_program(classifier: models.Classifier, method: Method) -> Callable:
 
 
 def _measure_program(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> Callable:
-    specs, _ = usable_metrics(settings, masks)
-    specs = [(label, method) for label, method in specs if not _explains_again(method)]
+    specs = {label: method.spec for label, method in own_metrics(settings, masks).items()}
 
     def measure(variables, keys, batch, maps):
-        available = _available(classifier, variables, keys, batch, maps, masks)
-        values, curves = {}, {}
-        for label, method in specs:
-            curve = CURVES.get(type(method.spec))
-            if curve is None:
-                values[label] = method.function(*(available[name] for name in method.needs), method.spec)
-            else:
-                inputs = [available[name] for name in ("logits_fn", "key", "images", "labels", "maps")]
-                curves[label] = curve(*inputs, method.spec)
-                values[label] = metrics.auc(curves[label], maps.shape[1] * maps.shape[2])
-        return values, curves
+        return metrics.measure(specs, **_available(classifier, variables, keys, batch, maps, masks))
 
     return measure
+
+
+def own_metrics(settings: Evaluation, masks: tuple[str, ...]) -> dict[str, Method]:
+    """By label the metrics that judge one map of an image, without those that need maps of other images."""
+    usable, _ = usable_metrics(settings, masks)
+    return {label: method for label, method in usable if not _explains_again(method)}
 
 
 def _again_programs(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> dict:

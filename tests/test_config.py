@@ -192,11 +192,6 @@ def test_merge_refuses_a_field_that_is_not_there():
         parsed(train={"epoch": 3})
 
 
-def test_curves_share_their_points():
-    with pytest.raises(ValueError, match=r"one common number of points, got \[5, 11\]"):
-        parsed(evaluation={"metrics": {"deletion": {"name": "deletion_auc", "points": 5}}})
-
-
 @pytest.mark.parametrize(
     ("kind", "label", "message"),
     [

@@ -169,7 +169,7 @@ def test_curves_pictures_and_summary_say_what_the_report_needs(run):
     curves, pictures = records.read_npz(folder / "curves.npz"), records.read_npz(folder / "pictures.npz")
     summary = records.read_json(folder / "summary.json")
     examples, maps = tables(workdir)
-    np.testing.assert_allclose(curves["fractions"], [0, 0.5, 1])
+    np.testing.assert_allclose(curves["fractions/deletion"], [0, 0.5, 1])
     assert curves["gradient/deletion"].shape == (24, 3)
     area = metrics.auc(curves["gradient/deletion"], 32 * 32)
     np.testing.assert_allclose(maps[maps["method"] == "gradient"]["deletion"], area, rtol=1e-5)

@@ -83,14 +83,14 @@ def _draws(logits_fn: LogitsFn, key: Key, images: Images, maps: Maps, spec: Infi
         if spec.perturbation == "noise":
             noise = spec.sigma * randomness.draw(jax.random.normal, here, maps.shape).astype(images.dtype)
             return jnp.sum(noise * maps, axis=(1, 2)), logits_fn(images - noise[..., None])
-        inside = _squares(here, maps.shape, min(spec.most_side, *maps.shape[1:]))
+        inside = random_squares(here, maps.shape, min(spec.most_side, *maps.shape[1:]))
         return jnp.sum(inside * maps, axis=(1, 2)), logits_fn(jnp.where(inside[..., None], baseline, images))
 
     foretold, logits = jax.lax.map(draw, jnp.arange(spec.num_samples))
     return jnp.swapaxes(foretold, 0, 1), jnp.swapaxes(logits, 0, 1)
 
 
-def _squares(key: Key, shape: tuple[int, int, int], most_side: int) -> Array:
+def random_squares(key: Key, shape: tuple[int, int, int], most_side: int) -> Array:
     """A square an image, bool ``[B, H, W]``: its side even in 1 .. most_side, its place even among those inside."""
     drawn = randomness.draw(jax.random.uniform, key, (shape[0], 3))
     side = 1 + jnp.floor(drawn[:, :1] * most_side)

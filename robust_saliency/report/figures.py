@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from robust_saliency import statistics
 from robust_saliency.report import history, numbers
 from robust_saliency.report.colours import run_colours
-from robust_saliency.report.load import Run, Study
+from robust_saliency.report.load import Column, Run, Study
 
 _RANDOM = "random"
 _PANELS = {"loss": "Loss", "accuracy": "Accuracy", "robust_accuracy": "Robust accuracy"}
@@ -119,25 +119,31 @@ def robustness_curves(
 
 def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:
     figure, panels = _figure(len(names))
-    colours, areas = run_colours(study.labels), []
+    colours, values = run_colours(study.labels), []
     for panel, name in zip(panels, names, strict=True):
-        side = name.removeprefix(f"{method}/")
-        title = study.first.summary["metrics"].get(side, {}).get("title", side.capitalize())
+        metric = name.removeprefix(f"{method}/")
+        title = study.first.summary["metrics"][metric]["title"]
         for label in study.labels:
             runs = study.of(label)
-            x, curve = runs[0].curves["fractions"], _mean_curve(runs, name)
-            area = float(np.trapezoid(curve.mean, x))
-            panel.plot(x, curve.mean, color=colours[label], linewidth=1.8, label=f"{label} ({numbers.plain(area)})")
+            x, curve = runs[0].curves[f"fractions/{metric}"], _mean_curve(runs, name)
+            value = numbers.plain(_mean_value(runs, (method, metric)))
+            panel.plot(x, curve.mean, color=colours[label], linewidth=1.8, label=f"{label} ({value})")
             panel.fill_between(x, curve.low, curve.high, color=colours[label], alpha=0.18, linewidth=0)
-            areas.append(f"{label} {side} {numbers.plain(area)}")
-            if all(f"{_RANDOM}/{side}" in run.curves for run in runs):
-                blind = _mean_curve(runs, f"{_RANDOM}/{side}")
+            values.append(f"{label} {title} {value}")
+            if all(f"{_RANDOM}/{metric}" in run.curves for run in runs):
+                blind = _mean_curve(runs, f"{_RANDOM}/{metric}")
                 panel.plot(x, blind.mean, "--", color=colours[label], linewidth=1.0, alpha=0.8)
         panel.set_title(title, loc="left", fontsize=10)
         panel.set_xlabel("share of pixels")
-        panel.legend(frameon=False, title="run (area under the curve)")
-    panels[0].set_ylabel("mean score of the label")
-    return Picture(method, _png(figure), f"Curves of {method} maps; areas: {', '.join(areas)}")
+        panel.legend(frameon=False, title="run (value)")
+    panels[0].set_ylabel("mean score")
+    return Picture(method, _png(figure), f"Curves of {method} maps: {', '.join(values)}")
+
+
+def _mean_value(runs: list[Run], column: Column) -> float:
+    """Of the metric that is read off a curve, over all images and seeds: its area, or for ROAD its mean."""
+    values = np.concatenate([run.scores.values[:, run.scores.columns.index(column)] for run in runs])
+    return float(statistics.bootstrap_mean(values, num_draws=1, seed=0).mean)
 
 
 def _mean_curve(runs: list[Run], name: str) -> statistics.Estimate:

@@ -166,7 +166,7 @@ def _read_run(directory: Path, entry: Mapping[str, Any]) -> Run:
         phases=history.read(directory, config),
         summary=summary,
         scores=_read_scores(evaluation, summary),
-        curves=_read_arrays(evaluation / "curves.npz", ("fractions", "ids")),
+        curves=_read_curves(evaluation / "curves.npz"),
         pictures=_read_arrays(evaluation / "pictures.npz", ("ids", "label", "prediction", "confidence", "image")),
     )
 
@@ -226,6 +226,14 @@ def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
 
 def _read_if_there(path: Path, reader: Callable[[Path], Any]) -> Any:
     return reader(path) if path.is_file() else None
+
+
+def _read_curves(path: Path) -> dict[str, np.ndarray] | None:
+    """'method/metric' ``[N, points]`` and, for each of these metrics, 'fractions/metric' ``[points]``."""
+    arrays = _read_arrays(path, ("ids",))
+    if arrays:
+        _need_columns(path, arrays, [f"fractions/{name.split('/', 1)[1]}" for name in arrays if "/" in name])
+    return arrays
 
 
 def _read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | None:

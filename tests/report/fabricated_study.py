@@ -159,12 +159,11 @@ def _write_maps(path, rng, label, labels, groups, methods, metrics):
 
 def _write_curves(path, rng, label, num_examples):
     fractions = np.linspace(0, 1, 11)
-    arrays = {"fractions": fractions, "ids": np.arange(num_examples)}
+    arrays = {"fractions/deletion_auc": fractions, "ids": np.arange(num_examples)}
     start, pace = {"standard": (0.9, 1.0), "linf": (0.75, 1.3), "l2": (0.7, 1.15)}[label]
     for method, speed in (("gradient", 6.0), ("input_x_gradient", 8.0), ("random", 2.5)):
         noise = 0.05 * rng.normal(size=(num_examples, 1))
-        arrays[f"{method}/deletion"] = start * np.exp(-pace * speed * fractions) + 0.05 + noise * (1 - fractions)
-        arrays[f"{method}/insertion"] = start * (1 - np.exp(-pace * speed * fractions)) + 0.05 + noise * fractions
+        arrays[f"{method}/deletion_auc"] = start * np.exp(-pace * speed * fractions) + 0.05 + noise * (1 - fractions)
     np.savez(path, **arrays)
 
 
