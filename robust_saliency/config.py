@@ -280,7 +280,9 @@ def _evaluation(section: Mapping) -> Evaluation:
         )
 
     for name in RESERVED:
-        check_labels(_section(section, name, "config.evaluation"), f"config.evaluation.{name}", RESERVED[name])
+        labels = _section(section, name, "config.evaluation")
+        averages = [f"average of {label}" for label in labels] if name == "maps" else []
+        check_labels(labels, f"config.evaluation.{name}", (*RESERVED[name], *averages))
 
     plain = {name: value for name, value in section.items() if name not in ("attacks", "maps", "metrics")}
     parsed = dataclasses.replace(

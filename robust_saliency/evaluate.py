@@ -1,7 +1,9 @@
 """Evaluation of one run: clean and attacked accuracy, maps, metrics; one row an example on disk, paired by id."""
 
+import itertools
 import os
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,7 +13,8 @@ from robust_saliency import descriptions, environment, initialise, metrics, reco
 from robust_saliency.attacks import stages
 from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
-from robust_saliency.evaluate_programs import Programs, blind_kinds, make_programs, own_metrics, usable_metrics
+from robust_saliency.evaluate_blind import AVERAGED, average_maps, blind_kinds
+from robust_saliency.evaluate_programs import Programs, make_programs, own_metrics, usable_metrics
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 
@@ -62,10 +65,12 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
                 identity=[settings.split, experiment.plain["data"]],
                 network=described["config"]["model"],
             ).robust
+        explained = (_explained(programs, settings, variables, rows, mesh) for rows in batches)
+        first = list(itertools.islice(explained, -(-AVERAGED // settings.batch_size)))
+        averages = _averages(first)
         with Progress(f"{name} evaluated", -(-len(indices) // settings.batch_size), 0, settings.batch_size) as progress:
-            for rows in batches:
-                batch = sharding.put_batch(rows, mesh)
-                results.add(rows, _measured(programs, settings, staged, variables, batch))
+            for one in itertools.chain(first, explained):
+                results.add(one.rows, _measured(programs, settings, staged, variables, one, averages))
                 progress.update()
         summary = _summary(experiment, data, step, len(indices), masks) | {"seconds": time.monotonic() - began}
         return results.write(workdir, summary)
@@ -84,30 +89,48 @@ def _staged(settings, classes: int) -> dict:
     return {label: plan for label, plan in plans.items() if plan}
 
 
-def _measured(programs: Programs, settings, staged, variables: dict, batch: dict) -> dict:
-    """All that is measured on one batch, as host arrays: 'example', 'maps', 'metrics/<method>', 'curves/<method>'."""
-    float_batch = programs.to_float(batch)
-    example = dict(programs.predict(variables, float_batch))
+class _Explained(NamedTuple):
+    """A batch: its rows as they were read, on the devices, the network's answer, and the map of each method."""
+
+    rows: dict
+    batch: dict
+    example: dict
+    maps: dict
+
+
+def _explained(programs: Programs, settings, variables: dict, rows: dict, mesh) -> _Explained:
+    batch = programs.to_float(sharding.put_batch(rows, mesh))
+    example = dict(programs.predict(variables, batch))
+    true = settings.explained == "true"
+    batch["explained"] = batch["label"] if true else example["prediction"].astype(batch["label"].dtype)
+    maps = {}
+    for label, _ in settings.maps:
+        maps[label] = programs.maps[label](variables, per_example_keys(key_of(label), batch["id"]), batch)
+    return _Explained(rows, batch, example, maps)
+
+
+def _averages(explained: list[_Explained]) -> dict[str, np.ndarray]:
+    return average_maps([jax.device_get(one.maps) for one in explained], [one.rows["valid"] for one in explained])
+
+
+def _measured(programs: Programs, settings, staged, variables: dict, one: _Explained, averages: dict) -> dict:
+    """All that is measured on one batch, as host arrays: 'example', 'maps', and by map 'measured' (values, curves)."""
+    batch, example = one.batch, dict(one.example)
     for label, method in settings.attacks:
         keys = per_example_keys(key_of(label), batch["id"])
         if label in programs.attacks:
-            images = _attacked(programs, label, method, variables, keys, float_batch)
+            images = _attacked(programs, label, method, variables, keys, batch)
             withstood = programs.correct(variables, images, batch["label"])
         elif label not in staged:
-            withstood = ~programs.decisions[label](variables, keys, float_batch)
+            withstood = ~programs.decisions[label](variables, keys, batch)
         else:
             continue
         example[f"robust:{label}"] = example["correct"] * withstood
-    true = settings.explained == "true"
-    float_batch["explained"] = batch["label"] if true else example["prediction"].astype(batch["label"].dtype)
-    maps = {}
-    for label, _ in settings.maps:
-        maps[label] = programs.maps[label](variables, per_example_keys(key_of(label), batch["id"]), float_batch)
-    maps |= programs.blind(per_example_keys(key_of("blind"), batch["id"]), float_batch)
+    maps = one.maps | programs.blind(per_example_keys(key_of("blind"), batch["id"]), batch, averages)
     keys = per_example_keys(key_of("metrics"), batch["id"])
-    measured = {label: programs.measure(variables, keys, float_batch, values) for label, values in maps.items()}
+    measured = {label: programs.measure(variables, keys, batch, values) for label, values in maps.items()}
     for label, program in programs.explain_again.items():
-        measured[label][0].update(program(variables, keys, float_batch, maps[label]))
+        measured[label][0].update(program(variables, keys, batch, maps[label], averages))
     return jax.device_get({"example": example, "maps": maps, "measured": measured})
 
 
@@ -192,9 +215,11 @@ def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_example
     settings = experiment.evaluation
     plain = experiment.plain.get("evaluation", {})
     specs, skipped = usable_metrics(settings, masks)
-    about = {label: (descriptions.kind(method), descriptions.described(method)) for label, method in settings.maps}
-    about |= blind_kinds(masks)
-    methods = {label: {"kind": kind, "description": text} for label, (kind, text) in about.items()}
+    methods = {
+        label: {"kind": descriptions.kind(method), "description": descriptions.described(method)}
+        for label, method in settings.maps
+    }
+    methods |= blind_kinds(settings, masks)
     return {
         "split": settings.split,
         "num_examples": num_examples,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from robust_saliency import attacks, losses, metrics, models
 from robust_saliency import data as data_lib
 from robust_saliency.config import Evaluation, Method
+from robust_saliency.evaluate_blind import blind_kinds, blind_maps
 
 
 class Programs(NamedTuple):
@@ -58,7 +59,7 @@ def make_programs(classifier: models.Classifier, settings: Evaluation, masks: tu
             if is_decision(method)
         },
         maps={label: jax.jit(_map_program(classifier, method)) for label, method in settings.maps},
-        blind=jax.jit(functools.partial(_blind_maps, masks)),
+        blind=jax.jit(functools.partial(blind_maps, masks)),
         measure=jax.jit(_measure_program(classifier, settings, masks)),
         explain_again=_again_programs(classifier, settings, masks),
     )
@@ -126,25 +127,33 @@ def own_metrics(settings: Evaluation, masks: tuple[str, ...]) -> dict[str, Metho
 
 
 def _again_programs(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> dict:
-    """By label of a map ``(variables, keys, batch, maps) -> values``; empty where no metric asks for it."""
+    """By label of a map ``(variables, keys, batch, maps, averages) -> values``; empty where no metric asks for it."""
     usable, _ = usable_metrics(settings, masks)
     specs = [(label, method) for label, method in usable if _explains_again(method)]
     if not specs:
         return {}
-    maps_of = {label: _map_program(classifier, method) for label, method in settings.maps}
-    blind = {label: functools.partial(_one_blind, label, masks) for label in blind_kinds(masks)}
+    maps_of = {label: _without_averages(_map_program(classifier, method)) for label, method in settings.maps}
+    blind = {label: functools.partial(_one_blind, label, masks) for label in blind_kinds(settings, masks)}
     return {
         label: jax.jit(_again_program(classifier, explain, specs, masks))
         for label, explain in (maps_of | blind).items()
     }
 
 
+def _without_averages(explain: Callable) -> Callable:
+    return lambda variables, keys, batch, averages: explain(variables, keys, batch)
+
+
+def _one_blind(label: str, masks: tuple[str, ...], variables, keys, batch: dict, averages: dict):
+    return blind_maps(masks, keys, batch, averages)[label]
+
+
 def _again_program(classifier, explain: Callable, specs: list[tuple[str, Method]], masks: tuple[str, ...]) -> Callable:
-    def measure(variables, keys, batch, maps):
+    def measure(variables, keys, batch, maps, averages):
         def saliency_fn(keys, images, labels):
             copies = len(images) // len(batch["image"])
             others = {name: jnp.repeat(batch[name], copies, axis=0) for name in batch if name.endswith("_mask")}
-            return explain(variables, keys, {**others, "image": images, "explained": labels})
+            return explain(variables, keys, {**others, "image": images, "explained": labels}, averages)
 
         available = {**_available(classifier, variables, keys, batch, maps, masks), "saliency_fn": saliency_fn}
         return {
@@ -166,10 +175,6 @@ def _available(classifier: models.Classifier, variables, keys, batch: dict, maps
     }
 
 
-def _one_blind(label: str, masks: tuple[str, ...], variables, keys, batch: dict):
-    return _blind_maps(masks, keys, batch)[label]
-
-
 def _explains_again(method: Method) -> bool:
     return "saliency_fn" in method.needs
 
@@ -189,25 +194,3 @@ def usable_metrics(settings: Evaluation, masks: tuple[str, ...]) -> tuple[list[t
 
 def _masks_of(batch: dict, masks: tuple[str, ...]) -> dict:
     return {name: batch[f"{name}_mask"] for name in masks}
-
-
-def _blind_maps(masks: tuple[str, ...], keys, batch: dict) -> dict:
-    images = batch["image"]
-    shape = images.shape[:3]
-    maps = {
-        "random": metrics.blind.random_map(keys, shape),
-        # Per-example zeros keep the map on the devices of its images.
-        "centre_gaussian": metrics.blind.centre_gaussian(shape, sigma=0.125) + 0 * images[..., 0],
-        "sobel": metrics.blind.sobel(images),
-    }
-    return maps | {f"{name}_mask": metrics.blind.mask_map(mask) for name, mask in _masks_of(batch, masks).items()}
-
-
-def blind_kinds(masks: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """Kind and meaning of every map that does not look at the network, by label."""
-    floors = {
-        "random": ("blind", "Independent uniform pixels; its curves are the random-order baseline."),
-        "centre_gaussian": ("blind", "A Gaussian at the image centre, deviation an eighth of the side."),
-        "sobel": ("blind", "Edges of the image itself."),
-    }
-    return floors | {f"{name}_mask": ("oracle", f"The true {name} mask as a map.") for name in masks}

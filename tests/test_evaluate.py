@@ -8,6 +8,7 @@ import pandas
 import pytest
 
 from robust_saliency import data, evaluate, initialise, losses, metrics, records, saliency, sharding, train
+from robust_saliency.evaluate_blind import average_maps
 from robust_saliency.evaluate_programs import make_programs
 from robust_saliency.randomness import key_of, per_example_keys
 from tests import tiny
@@ -110,8 +111,9 @@ def test_an_attack_that_decides_itself_counts_whom_it_fooled(run, tmp_path):
 def test_every_example_has_a_row_for_every_method_and_floor(run):
     workdir, experiment = run
     examples, maps = tables(workdir)
+    explained = {label for label, _ in experiment.evaluation.maps}
     floors = {"random", "centre_gaussian", "sobel", "lesion_mask", "evidence_mask"}
-    assert set(maps["method"]) == floors | {label for label, _ in experiment.evaluation.maps}
+    assert set(maps["method"]) == floors | explained | {f"average of {label}" for label in explained}
     assert (maps.groupby("method")["id"].apply(list).map(lambda ids: ids == examples["id"].tolist())).all()
     oracle = maps[maps["method"] == "evidence_mask"]
     assert (oracle["evidence_mass"] == 1).all()
@@ -119,6 +121,32 @@ def test_every_example_has_a_row_for_every_method_and_floor(run):
     lesion = maps[maps["method"] == "lesion_mask"]
     assert (lesion["lesion_rank"] == 1).all()
     assert (lesion["pointing_game"] == 1).all()
+
+
+def test_the_average_of_a_method_is_one_map_for_all_images(run):
+    """Its Gini index is that of the mean of the shares, computed here from the network."""
+    workdir, experiment = run
+    _, maps = tables(workdir)
+    classifier, variables, _ = initialise.load(str(workdir))
+    split = data.load(experiment.data).test
+    batch = data.to_float(split.gather(np.arange(len(split))))
+    spec = dict(experiment.evaluation.maps)["gradient"].spec
+    own = saliency.gradient(classifier.logits_fn(variables), None, batch["image"], batch["label"], spec)
+    shares = np.abs(own) / np.abs(own).sum((1, 2), keepdims=True)
+    of_average = maps[maps["method"] == "average of gradient"]
+    np.testing.assert_allclose(of_average["gini"], metrics.gini(shares.mean(0, keepdims=True))[0], rtol=1e-4)
+    assert of_average["lesion_mass"].std() > 0.01, "the lesions differ"
+
+
+def test_maps_that_say_nothing_do_not_enter_an_average():
+    maps = np.zeros((4, 2, 2), np.float32)
+    maps[0] = [[1, 0], [0, -1]]
+    maps[1, 0, 0] = np.nan
+    maps[3] = 7  # of a padded row
+    valid = np.array([True, True, True, False])
+    averages = average_maps([{"own": maps[:2]}, {"own": maps[2:]}], [valid[:2], valid[2:]])
+    np.testing.assert_array_equal(averages["own"], [[0.5, 0], [0, 0.5]])
+    np.testing.assert_array_equal(average_maps([{"own": maps[1:3]}], [valid[1:3]])["own"], np.zeros((2, 2)))
 
 
 def test_an_attack_never_repairs_a_wrong_prediction(run):
@@ -251,6 +279,7 @@ def test_stability_of_every_method_and_floor_for_any_batch_size_and_device_count
     two, one = found
     np.testing.assert_allclose(two, one[two.index], atol=2e-3)
     by_method = two.groupby("method")
-    assert by_method.min()[["centre_gaussian", "lesion_mask", "evidence_mask"]].min() > 1 - 1e-5
+    blind = ["centre_gaussian", "lesion_mask", "evidence_mask", "average of gradient"]
+    assert by_method.min()[blind].min() > 1 - 1e-5
     assert abs(by_method.mean()["random"]) < 0.03
     assert 0.03 < by_method.mean()["gradient"] < by_method.mean()["integrated_gradients"] < 1

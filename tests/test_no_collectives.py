@@ -85,7 +85,7 @@ def test_maps_and_metrics(placed):
     assert collectives(programs.predict, variables, batch) == []
     for explain in programs.maps.values():
         assert collectives(explain, variables, keys, batch) == []
-    assert collectives(programs.blind, keys, batch) == []
+    assert collectives(programs.blind, keys, batch, {"gradient": jnp.ones(batch["image"].shape[1:3])}) == []
     maps = next(iter(programs.maps.values()))(variables, keys, batch)
     assert collectives(programs.measure, variables, keys, batch, maps) == []
 
@@ -106,7 +106,8 @@ def test_maps_of_noisy_images(placed):
     changes = {"metrics": {"gini": {"name": "noise_stability", "num_samples": 2}}}
     programs = make_programs(classifier, tiny.experiment(evaluation=changes).evaluation, ("lesion", "evidence"))
     for label, program in programs.explain_again.items():
-        assert collectives(program, variables, keys, batch, batch["image"][..., 0]) == [], label
+        averages = {method: jnp.ones(batch["image"].shape[1:3]) for method in programs.maps}
+        assert collectives(program, variables, keys, batch, batch["image"][..., 0], averages) == [], label
 
 
 @pytest.mark.parametrize("name", metrics.SIMILARITIES)

@@ -109,7 +109,7 @@ def method_table(study: Study, comparison: Comparison, method: str) -> Table:
             for run in runs:
                 cells = [_seed_cell(m, run.seed) for m in measured.values()]
                 rows.append(Row("seed", f"seed {run.seed}", cells, label))
-    return Table(f"maps {method}", "Run", _metric_heads(study), rows + _bounds(study, comparison))
+    return Table(f"maps {method}", "Run", _metric_heads(study), rows + _bounds(study, comparison, method))
 
 
 def class_table(study: Study, by_class: dict[str, Comparison], method: str) -> Table:
@@ -197,10 +197,13 @@ def _metric_heads(study: Study) -> list[Head]:
     return [Head(about["title"], about["direction"], about["description"]) for about in metrics]
 
 
-def _bounds(study: Study, comparison: Comparison) -> list[Row]:
+def _bounds(study: Study, comparison: Comparison, explaining: str) -> list[Row]:
+    """The floors and true masks; of the averages that of the method itself."""
     rows = []
     for method in study.bounding_methods:
         about = study.methods[method]
+        if about.get("of", explaining) != explaining:
+            continue
         cells = [_bound_cell(study, comparison, (method, metric)) for metric in study.first.summary["metrics"]]
         rows.append(Row(about["kind"], method, cells, help=about.get("description", "")))
     return rows
