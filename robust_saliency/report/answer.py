@@ -15,23 +15,42 @@ NO_CLAIM = (
 )
 
 
-# Verdict.word -> how the lists are headed, in their order
+# Verdict.word, or "uncorrected", -> how the lists are headed, in their order
 TITLES = {
     "better": "Better",
     "worse": "Worse",
+    "uncorrected": "Not after Holm's correction",
     "mixed": "The seeds disagree",
     "unclear": "No clear difference",
     "too few": "Too few images to say",
     "not measured": "Not measured with every seed",
 }
 
+# registered metric -> what its maps are when the metric is better, and when it is worse
+ADJECTIVES = {
+    "gini": ("sparser", "less sparse"),
+    "entropy": ("more concentrated", "less concentrated"),
+    "total_variation": ("smoother", "rougher"),
+    "pointing_game": ("better aimed", "worse aimed"),
+    "relevance_mass": ("more within the mask", "less within the mask"),
+    "rank_accuracy": ("better placed", "worse placed"),
+    "evidence_given_lesion": ("truer", "less true"),
+    "deletion_auc": ("more faithful by deletion", "less faithful by deletion"),
+    "insertion_auc": ("more faithful by insertion", "less faithful by insertion"),
+    "noise_stability": ("steadier", "less steady"),
+}
+
 
 @dataclass(frozen=True)
 class Answer:
-    """One run: its accuracy in sentences and, for the leading map method, its metrics under the words of ``TITLES``."""
+    """One run: its accuracy in sentences and, for the leading map method, its metrics under the words of ``TITLES``.
+
+    ``summary`` says what the claims come to: 'scaat maps are sparser than those of standard; not clearly truer.'
+    """
 
     run: str
     accuracy: list[str]
+    summary: str = ""
     found: dict[str, list[str]] = field(default_factory=lambda: {word: [] for word in TITLES})
     remarks: list[str] = field(default_factory=list)
 
@@ -99,14 +118,15 @@ def _balanced_accuracy(study: Study, run: str) -> tuple[float, float]:
 def _answer(study: Study, comparison: Comparison, by_class: dict[str, Comparison], label: str) -> Answer:
     method = leading_method(study)
     reference = comparison[study.reference]
-    answer = Answer(label, _accuracy(study, comparison[label], reference))
     if method is None:
-        return answer
+        return Answer(label, _accuracy(study, comparison[label], reference))
+    summary = _summary(study, comparison[label], method, label)
+    answer = Answer(label, _accuracy(study, comparison[label], reference), summary)
     floors, beaten_by_blind, moved_when_blind = best_blind(study, comparison, label), [], []
     for metric in _judged(study):
         title, measured = study.first.summary["metrics"][metric]["title"], comparison[label][method, metric]
-        word = measured.verdict.word(direction(study, metric))
-        answer.found[word].append(f"{title} {_difference(measured)}")
+        word = _word(study, metric, measured)
+        answer.found[word].append(f"{_adjective(study, metric, word)}: {title} {_evidence(measured)}")
         if no_better(study, metric, measured, floors):
             beaten_by_blind.append(title)
         if _moves_when_blind(study, comparison[label], metric):
@@ -124,6 +144,37 @@ def _answer(study: Study, comparison: Comparison, by_class: dict[str, Comparison
     answer.remarks.extend(_classes_that_disagree(study, by_class, label, method))
     answer.remarks.extend(_other_methods(study, comparison, label, method))
     return answer
+
+
+def _word(study: Study, metric: str, measured: Measured) -> str:
+    """The word of ``TITLES`` for one metric; of one seed nothing counts, so Holm's correction takes nothing away."""
+    word = measured.verdict.word(direction(study, metric))
+    if word in ("better", "worse") and is_claim(study) and not measured.verdict.counts:
+        return "uncorrected"
+    return word
+
+
+def _adjectives(study: Study, words: dict[str, str]) -> list[str]:
+    return list(dict.fromkeys(_adjective(study, metric, word) for metric, word in words.items()))
+
+
+def _adjective(study: Study, metric: str, word: str) -> str:
+    name = study.first.summary.get("evaluation", {}).get("metrics", {}).get(metric, {}).get("name", metric)
+    title = study.first.summary["metrics"][metric]["title"]
+    better, worse = ADJECTIVES.get(name, (f"better in {title}", f"worse in {title}"))
+    return {"better": better, "worse": worse}.get(word, f"not clearly {better}")
+
+
+def _summary(study: Study, own: dict[Column, Measured], method: str, label: str) -> str:
+    """One sentence of the adjectives of all claims."""
+    words = {metric: _word(study, metric, own[method, metric]) for metric in _judged(study)}
+    found = _adjectives(study, {metric: word for metric, word in words.items() if word in ("better", "worse")})
+    undecided = _adjectives(
+        study, {m: "better" for m, word in words.items() if word not in ("better", "worse", "not measured")}
+    )
+    start = f"{label} maps are {_listed(found)} than those" if found else f"{label} maps do not clearly differ from those"
+    rest = f"; not clearly {_listed(undecided, 'or')}" if found and undecided else ""
+    return f"{start} of {study.reference}{rest}."
 
 
 def _judged(study: Study) -> list[str]:
@@ -175,14 +226,19 @@ def _accuracy(study: Study, own: dict, reference: dict | None) -> list[str]:
         sentence = f"{subject}: {numbers.plain(measured.mean.mean)}"
         if reference is not None and measured.difference is not None:
             base = numbers.plain(reference[group, name].mean.mean)
-            sentence += f" ({study.reference} {base}, difference {_difference(measured)})"
+            sentence += f" ({study.reference} {base}, difference {_evidence(measured)})"
         sentences.append(sentence)
     return sentences
 
 
-def _difference(measured: Measured) -> str:
-    return "\u00a0".join(part for part in numbers.difference(measured.difference) if part).replace(" ", "\u00a0")
+def _evidence(measured: Measured) -> str:
+    """``+0.160 [+0.150, +0.165], 3 of 3 seeds, Holm p < 0.001``; the seeds are those with the sign of the mean."""
+    difference = "\u00a0".join(part for part in numbers.difference(measured.difference) if part)
+    by_seed = [each.mean for each in measured.difference_by_seed.values()]
+    agreeing = sum(np.sign(each) == np.sign(measured.difference.mean) for each in by_seed)
+    texts = [difference, f"{agreeing} of {len(by_seed)} seeds", f"Holm {numbers.p_value(measured.holm)}"]
+    return ", ".join(text.replace(" ", "\u00a0") for text in texts)
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _listed(names: list[str], last: str = "and") -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
