@@ -19,7 +19,7 @@ NO_CLAIM = (
 TITLES = {
     "better": "Better",
     "worse": "Worse",
-    "uncorrected": "Not after Holm's correction",
+    "uncorrected": "Lost to the correction for many tests",
     "mixed": "The seeds disagree",
     "unclear": "No clear difference",
     "too few": "Too few images to say",
@@ -168,11 +168,37 @@ def _adjective(study: Study, metric: str, word: str) -> str:
 def _summary(study: Study, own: dict[Column, Measured], method: str, label: str) -> str:
     """One sentence of the adjectives of all claims."""
     words = {metric: _word(study, metric, own[method, metric]) for metric in _judged(study)}
+    better, worse = (_adjectives(study, {m: w for m, w in words.items() if w == side}) for side in ("better", "worse"))
+    decided = ("better", "worse", "not measured")
+    undecided = _adjectives(study, {metric: "better" for metric, word in words.items() if word not in decided})
+    if not better and not worse:
+        return f"{label} maps do not clearly differ from those of {study.reference}."
+    sentence = f"{label} maps are {_listed(better or worse)} than those of {study.reference}"
+    sentence += f", but {_listed(worse)}" if better and worse else ""
+    return sentence + (f"; not clearly {_listed(undecided, 'or')}." if undecided else ".")
+
+
+def _adjectives(study: Study, words: dict[str, str]) -> list[str]:
+    return list(dict.fromkeys(_adjective(study, metric, word) for metric, word in words.items()))
+
+
+def _adjective(study: Study, metric: str, word: str) -> str:
+    name = study.first.summary.get("evaluation", {}).get("metrics", {}).get(metric, {}).get("name", metric)
+    title = study.first.summary["metrics"][metric]["title"]
+    better, worse = ADJECTIVES.get(name, (f"better in {title}", f"worse in {title}"))
+    return {"better": better, "worse": worse}.get(word, f"not clearly {better}")
+
+
+def _summary(study: Study, own: dict[Column, Measured], method: str, label: str) -> str:
+    """One sentence of the adjectives of all claims."""
+    words = {metric: _word(study, metric, own[method, metric]) for metric in _judged(study)}
     found = _adjectives(study, {metric: word for metric, word in words.items() if word in ("better", "worse")})
     undecided = _adjectives(
         study, {m: "better" for m, word in words.items() if word not in ("better", "worse", "not measured")}
     )
-    start = f"{label} maps are {_listed(found)} than those" if found else f"{label} maps do not clearly differ from those"
+    start = (
+        f"{label} maps are {_listed(found)} than those" if found else f"{label} maps do not clearly differ from those"
+    )
     rest = f"; not clearly {_listed(undecided, 'or')}" if found and undecided else ""
     return f"{start} of {study.reference}{rest}."
 

@@ -79,7 +79,7 @@ def undefined_table(study: Study) -> Table:
 
 
 def tests_table(study: Study, comparison: Comparison) -> Table:
-    """Every difference with its interval, sign-flip p-value, Holm's correction over the whole table and effect sizes."""
+    """Every difference with its interval, p-value (alone; Holm's over the whole table) and effect sizes."""
     found = [
         (label, column, measured)
         for label in study.labels[1:]
@@ -104,7 +104,7 @@ def tests_table(study: Study, comparison: Comparison) -> Table:
             difference.note or measured.verdict.reason,
         ]
         rows.append(Row("run", f"{label}: {column_title(study, column)}", [Cell(text) for text in texts], label))
-    titles = ("Difference", "95 % interval", "Pairs", "Groups", "Dropped", "p", "p (Holm)", "Hedges' g", "Superiority", "Reading")
+    titles = "Difference,95 % interval,Pairs,Groups,Dropped,p,p (Holm),Hedges' g,Superiority,Reading".split(",")
     return Table("tests", "Run and score", [Head(title) for title in titles], rows)
 
 

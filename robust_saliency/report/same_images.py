@@ -44,7 +44,9 @@ def _left(n: int, total: int) -> Cell:
 
 
 def _all_right(study: Study) -> Keep:
-    right = statistics.all_correct([run.scores.ids for run in study.runs], [_column(run, CORRECT) for run in study.runs])
+    right = statistics.all_correct(
+        [run.scores.ids for run in study.runs], [_column(run, CORRECT) for run in study.runs]
+    )
     return lambda run: np.isin(run.scores.ids, right)
 
 
@@ -56,9 +58,7 @@ def _equally_confident(study: Study) -> Keep:
         base = reference.get(run.seed)
         if run.label == study.reference or base is None:
             return np.full(len(run.scores.ids), run.label == study.reference)
-        ids, own_at, base_at = np.intersect1d(
-            run.scores.ids, base.scores.ids, assume_unique=True, return_indices=True
-        )
+        ids, own_at, base_at = np.intersect1d(run.scores.ids, base.scores.ids, assume_unique=True, return_indices=True)
         own, other = (_of_right(each)[at] for each, at in ((run, own_at), (base, base_at)))
         return np.isin(run.scores.ids, ids[statistics.confidence_matched(own, other).keep])
 

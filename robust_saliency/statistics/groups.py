@@ -56,7 +56,10 @@ def random_signs(num_groups: int, num_draws: int, seed: Seed) -> Iterator[np.nda
     """Blocks ``[draws, G]`` of -1 and 1."""
     generator = np.random.default_rng(seed)
     for count in _blocks(num_groups, num_draws):
-        yield generator.integers(2, size=(count, num_groups), dtype=np.int8) * 2.0 - 1.0
+        signs = generator.integers(2, size=(count, num_groups), dtype=np.int8)
+        signs *= 2
+        signs -= 1
+        yield signs.astype(float)
 
 
 def all_signs(num_groups: int) -> Iterator[np.ndarray]:

@@ -34,5 +34,3 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     centre = (share + z * z / (2 * n)) / shrink
     half = z * np.sqrt(share * (1.0 - share) / n + z * z / (4.0 * n * n)) / shrink
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
-
-
