@@ -104,7 +104,8 @@ def tests_table(study: Study, comparison: Comparison) -> Table:
             difference.note or measured.verdict.reason,
         ]
         rows.append(Row("run", f"{label}: {column_title(study, column)}", [Cell(text) for text in texts], label))
-    titles = "Difference,95 % interval,Pairs,Groups,Dropped,p,p (Holm),Hedges' g,Superiority,Reading".split(",")
+    counts, tests = ("Difference", "95 % interval", "Pairs", "Groups", "Dropped"), ("p", "p (Holm)")
+    titles = (*counts, *tests, "Hedges' g", "Superiority", "Reading")
     return Table("tests", "Run and score", [Head(title) for title in titles], rows)
 
 

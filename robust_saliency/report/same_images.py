@@ -19,7 +19,7 @@ def comparisons(study: Study, on_all: Comparison) -> dict[str, Comparison]:
 
 
 def table(study: Study, by_images: dict[str, Comparison], method: str) -> Table:
-    """One map method: a section a run and a row a set of images, with what is left and the effect size of each score."""
+    """One map method: a section a run, a row a set of images: how many are left, each difference and its effect size."""
     rows = []
     for label in study.labels[1:]:
         rows.append(Row("section", f"{label} minus {study.reference}", run=label))
@@ -44,9 +44,8 @@ def _left(n: int, total: int) -> Cell:
 
 
 def _all_right(study: Study) -> Keep:
-    right = statistics.all_correct(
-        [run.scores.ids for run in study.runs], [_column(run, CORRECT) for run in study.runs]
-    )
+    ids, correct = zip(*((run.scores.ids, _column(run, CORRECT)) for run in study.runs), strict=True)
+    right = statistics.all_correct(ids, correct)
     return lambda run: np.isin(run.scores.ids, right)
 
 

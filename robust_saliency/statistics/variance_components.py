@@ -52,8 +52,8 @@ def variance_components(values: Any, images: Any, seeds: Any, *, level: float = 
     over new images and new seeds**, :math:`(\hat\sigma^2_I/I + \hat\sigma^2_S/S + \hat\sigma^2_E/(IS))^{1/2}`, it is
     taken for 0. ``low`` and ``high``: Student's t with Satterthwaite's degrees of freedom, which few seeds make few: of
     3 seeds that differ 2, so the interval is 4.3 standard errors to each side. NaN with fewer than two images or seeds.
-    Measured by simulation (3 or 5 seeds, 40 to 200 images): it holds the true mean in 92 to 96 of 100 cases, 1.96 standard
-    errors to each side in 82 to 95.
+    Measured by simulation (3 or 5 seeds, 40 to 200 images): it holds the true mean in 92 to 96 of 100 cases; 1.96
+    standard errors to each side in 82 to 95.
 
     Source: Searle, Casella and McCulloch 1992, sections 4.4 and 4.7; Satterthwaite 1946; seeds as random effects beside
     test examples: Bouthillier et al. 2021.
