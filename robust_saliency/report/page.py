@@ -5,7 +5,17 @@ from pathlib import Path
 import jinja2
 
 from robust_saliency import statistics
-from robust_saliency.report import answer, components, figures, numbers, pictures, provenance, same_images, tables
+from robust_saliency.report import (
+    answer,
+    claims,
+    components,
+    figures,
+    numbers,
+    pictures,
+    provenance,
+    same_images,
+    tables,
+)
 from robust_saliency.report.colours import run_colours
 from robust_saliency.report.compare import Comparison, class_comparisons, compare, family_size
 from robust_saliency.report.load import Study
@@ -33,7 +43,7 @@ def _context(study: Study, comparison: Comparison) -> dict:
         "summary": study.first.summary,
         "colours": run_colours(study.labels),
         "facts": _facts(study),
-        "claim": answer.is_claim(study),
+        "claim": claims.is_claim(study),
         "no_claim": answer.NO_CLAIM,
         "family_size": family_size(study),
         "caliper": statistics.CALIPER,

@@ -19,7 +19,7 @@ def comparisons(study: Study, on_all: Comparison) -> dict[str, Comparison]:
 
 
 def table(study: Study, by_images: dict[str, Comparison], method: str) -> Table:
-    """One map method: a section a run, a row a set of images: how many are left, each difference and its effect size."""
+    """One map method: a section a run, a row a set of images: how many are left, differences, effect sizes."""
     rows = []
     for label in study.labels[1:]:
         rows.append(Row("section", f"{label} minus {study.reference}", run=label))

@@ -25,7 +25,7 @@ def all_correct(ids: Sequence[Any], correct: Sequence[Any]) -> np.ndarray:
     that only it finds easy. The limit: they are the images that the worst network finds easy. No ids where some run
     has none in common with the others.
     """
-    right = [np.asarray(i)[np.asarray(c, float) == 1.0] for i, c in zip(ids, correct, strict=True)]
+    right = [np.unique(np.asarray(i)[np.asarray(c, float) == 1.0]) for i, c in zip(ids, correct, strict=True)]
     return reduce(np.intersect1d, right)
 
 
