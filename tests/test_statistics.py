@@ -221,6 +221,18 @@ def test_a_difference_counts_only_when_seeds_agree_and_zero_is_outside():
     assert counts([0.1, np.nan], (0.05, 0.2), num_groups=19).finding == "not measured"
 
 
+def test_in_a_family_a_difference_counts_only_after_the_correction():
+    def counts(corrected_p, differences=(0.1, 0.2), interval=(0.05, 0.2)):
+        return statistics.difference_counts(differences, interval, 20, corrected_p)
+
+    assert counts(0.049).counts and counts(None).counts
+    for p in (0.05, 0.3, np.nan):
+        assert counts(p)[:2] == (False, "higher") and "Holm" in counts(p).reason
+    assert counts(0.9, differences=(0.1, -0.1)).finding == "mixed"
+    assert counts(0.9, differences=(0.1,)).reason == "the interval excludes zero, but one seed is no claim"
+    assert counts(0.001, interval=(-0.1, 0.2)).finding == "unclear"
+
+
 def test_a_finding_is_better_or_worse_by_the_direction_alone():
     higher = statistics.difference_counts([0.1, 0.2], (0.05, 0.2), 20)
     lower = statistics.difference_counts([-0.1], (-0.2, -0.05), 20)
@@ -260,6 +272,17 @@ def test_sign_flip_test_agrees_with_scipy_and_is_uniform_without_an_effect():
     null = statistics.sign_flip_test(rng.normal(size=(40, 400)), num_draws=999, seed=1)
     assert 0.02 <= np.mean(null <= 0.05) <= 0.08
     assert np.isnan(statistics.sign_flip_test([np.nan], seed=0))
+
+
+def test_a_sign_flip_test_ends_early_where_p_is_known_and_goes_on_where_it_is_small():
+    rng = np.random.default_rng(4)
+    columns = rng.normal([0.02, 0.25, 3.0], 1.0, size=(64, 3))
+    found = statistics.sign_flip_test(columns, num_draws=300_000, seed=1)
+    signs = np.random.default_rng(9).integers(2, size=(200_000, 64), dtype=np.int8) * 2.0 - 1.0
+    plain = np.mean(np.abs(signs @ columns[:, :2]) >= np.abs(columns[:, :2].sum(0)), axis=0)
+    np.testing.assert_allclose(found[:2], plain, rtol=0.1)
+    assert found[2] == 1 / 300_001
+    assert found.tolist() == [statistics.sign_flip_test(c, num_draws=300_000, seed=1) for c in columns.T]
 
 
 def test_mistakes_are_answered_in_one_sentence():

@@ -1,9 +1,11 @@
 """The same comparison on all images, on those that every network gets right, and on those of equal confidence."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from robust_saliency import statistics
-from robust_saliency.report.compare import Comparison, Keep, compare
+from robust_saliency.report.compare import Comparison, Keep, Measured, compare
 from robust_saliency.report.load import CONFIDENCE, CORRECT, Run, Study
 from robust_saliency.report.tables import Cell, Head, Row, Table, difference_cell, direction, metric_heads
 
@@ -25,11 +27,11 @@ def table(study: Study, by_images: dict[str, Comparison], method: str) -> Table:
         rows.append(Row("section", f"{label} minus {study.reference}", run=label))
         total = by_images[ALL][label][CORRECT].difference.n
         for name, comparison in by_images.items():
-            cells = [_left(comparison[label][CORRECT].difference.n, total)]
+            cells = [Cell(f"{comparison[label][CORRECT].difference.n} of {total}")]
             if EQUAL in by_images:
                 cells.append(difference_cell(comparison[label][CONFIDENCE], "none"))
             cells += [
-                difference_cell(comparison[label][method, metric], direction(study, metric), with_effect=True)
+                _cell(comparison[label][method, metric], direction(study, metric))
                 for metric in study.first.summary["metrics"]
             ]
             rows.append(Row("run", name, cells, label))
@@ -39,8 +41,12 @@ def table(study: Study, by_images: dict[str, Comparison], method: str) -> Table:
     return Table(f"same images {method}", "Run and images", heads + metric_heads(study), rows)
 
 
-def _left(n: int, total: int) -> Cell:
-    return Cell(f"{n} of {total}", note="" if n else "no image is left, so nothing can be compared")
+def _cell(measured: Measured, better: str) -> Cell:
+    """The difference and its effect size, or that too few images are left for one."""
+    if not measured.difference.n:
+        return Cell("too few", note="no image is left, so nothing can be compared")
+    cell = difference_cell(measured, better, with_effect=True)
+    return replace(cell, effect="too few") if measured.verdict.finding == "too few" else cell
 
 
 def _all_right(study: Study) -> Keep:
