@@ -1,6 +1,7 @@
 """Intervals against scipy and closed forms, their coverage by simulation, and the rule for a difference that counts."""
 
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def clustered(rng, num_groups):
 def test_the_grouped_interval_covers_where_the_ungrouped_one_fails():
     rng = np.random.default_rng(7)
     covered = {"grouped": [], "ungrouped": []}
-    for draw in range(400):
+    for draw in range(1200):
         values, groups = clustered(rng, 60)
         for name, by in (("grouped", groups), ("ungrouped", None)):
             estimate = statistics.bootstrap_mean(values, by, num_draws=400, seed=draw)
@@ -30,14 +31,84 @@ def test_the_grouped_interval_covers_where_the_ungrouped_one_fails():
     assert np.mean(covered["ungrouped"]) < 0.75
 
 
-def test_bootstrap_mean_agrees_with_scipy_without_groups():
-    values = np.random.default_rng(1).gamma(2.0, size=200)
-    ours = statistics.bootstrap_mean(values, num_draws=20_000, seed=0)
-    theirs = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
-    ).confidence_interval
-    np.testing.assert_allclose([ours.low, ours.high], theirs, atol=0.006)
+@pytest.mark.parametrize(("interval", "method"), [("bca", "BCa"), ("percentile", "percentile")])
+def test_an_interval_without_groups_is_that_of_scipy_from_the_same_draws(interval, method):
+    values = np.sort(np.random.default_rng(1).gamma(2.0, size=200))
+    ours = statistics.bootstrap_mean(values, num_draws=20_000, seed=0, interval=interval)
+    picks = np.random.default_rng(0).integers(200, size=(20_000, 200), dtype=np.int32)
+    same_draws = types.SimpleNamespace(bootstrap_distribution=values[picks].mean(1))
+    for level in (0.95, 0.8):
+        ours = statistics.bootstrap_mean(values, num_draws=20_000, seed=0, interval=interval, level=level)
+        theirs = scipy.stats.bootstrap(
+            (values,), np.mean, n_resamples=0, bootstrap_result=same_draws, method=method, confidence_level=level
+        ).confidence_interval
+        np.testing.assert_allclose([ours.low, ours.high], theirs, rtol=1e-9)
     assert ours.mean == pytest.approx(values.mean(), abs=1e-12)
+
+
+def test_bca_agrees_with_scipy_from_other_draws():
+    values = np.random.default_rng(1).gamma(2.0, size=50)
+    ours = statistics.bootstrap_mean(values, num_draws=50_000, seed=0)
+    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=50_000, rng=np.random.default_rng(5))
+    np.testing.assert_allclose([ours.low, ours.high], theirs.confidence_interval, atol=0.01)
+
+
+def test_bca_of_unequal_groups_by_hand():
+    """Bias, acceleration and quantiles written out for three groups of 1, 2 and 3 rows."""
+    values, groups = np.array([1.0, 2.0, 4.0, 9.0, 11.0, 13.0]), np.array([0, 1, 1, 2, 2, 2])
+    by_group = [values[groups == g] for g in range(3)]
+    generator = np.random.default_rng(5)
+    draws = np.array(
+        [
+            np.concatenate([by_group[g] for g in picks]).mean()
+            for picks in generator.integers(3, size=(999, 3), dtype=np.int32)
+        ]
+    )
+    mean = values.mean()
+    z = scipy.stats.norm.ppf(np.mean(draws < mean - 1e-9) + 0.5 * np.mean(np.abs(draws - mean) < 1e-9))
+    left_out = np.array([values[groups != g].mean() for g in range(3)])
+    d = left_out.mean() - left_out
+    a = (d**3).sum() / (6 * (d**2).sum() ** 1.5)
+    at = [scipy.stats.norm.cdf(z + (z + t) / (1 - a * (z + t))) for t in scipy.stats.norm.ppf([0.05, 0.95])]
+    ours = statistics.bootstrap_mean(values, groups, num_draws=999, level=0.9, seed=5)
+    np.testing.assert_allclose([ours.low, ours.high], np.quantile(draws, at), rtol=1e-9)
+    assert (
+        abs(z) > 0.02
+        and a > 0.01
+        and ours[1:3]
+        != statistics.bootstrap_mean(values, groups, num_draws=999, level=0.9, seed=5, interval="percentile")[1:3]
+    )
+
+
+def test_bca_misses_the_mean_of_skewed_values_less_often_and_more_evenly():
+    rng = np.random.default_rng(0)
+    missed = {}
+    for seed in range(10):
+        columns = rng.lognormal(size=(20, 300))
+        for interval in ("bca", "percentile"):
+            found = statistics.bootstrap_mean(columns, num_draws=1000, seed=seed, interval=interval)
+            sides = [np.mean(found.high < np.exp(0.5)), np.mean(found.low > np.exp(0.5))]
+            missed.setdefault(interval, []).append(sides)
+    below, above = np.mean(missed["bca"], 0)
+    percentile_below, percentile_above = np.mean(missed["percentile"], 0)
+    assert below + above < percentile_below + percentile_above - 0.008
+    assert below < percentile_below - 0.02 and above > percentile_above + 0.01
+
+
+def test_an_interval_where_nothing_can_be_corrected():
+    """All equal; all draws on one side of the mean (one draw); hardly any draw on one side, at an extreme level."""
+    for equal in ([2.0, 2.0, 2.0], [0.1] * 30):
+        found = statistics.bootstrap_mean(equal, seed=0)
+        np.testing.assert_allclose(found[:3], [equal[0]] * 3, rtol=1e-12)
+    for seed in range(5):
+        one_draw = statistics.bootstrap_mean([0.0, 1.0, 5.0], num_draws=1, seed=seed)
+        assert one_draw.low == one_draw.high and np.isfinite(one_draw.low)
+    values = np.r_[np.zeros(40), 1000.0]
+    for level in (0.5, 0.999999):
+        found = statistics.bootstrap_mean(values, level=level, seed=0)
+        assert 0.0 <= found.low < found.mean < found.high <= 1000.0
+    with pytest.raises(ValueError, match="interval must be one of bca, percentile, got 'BCa'"):
+        statistics.bootstrap_mean([1.0, 2.0], seed=0, interval="BCa")
 
 
 def test_grouped_bootstrap_agrees_with_a_plain_loop_that_copies_rows():
@@ -45,7 +116,7 @@ def test_grouped_bootstrap_agrees_with_a_plain_loop_that_copies_rows():
     values, groups = clustered(rng, 25)
     by_group = [values[groups == g] for g in range(25)]
     loop = [np.concatenate([by_group[g] for g in rng.integers(25, size=25)]).mean() for _ in range(8000)]
-    ours = statistics.bootstrap_mean(values, groups, num_draws=8000, seed=0)
+    ours = statistics.bootstrap_mean(values, groups, num_draws=8000, seed=0, interval="percentile")
     np.testing.assert_allclose([ours.low, ours.high], np.quantile(loop, [0.025, 0.975]), atol=0.02)
 
 
@@ -150,6 +221,18 @@ def test_a_difference_counts_only_when_seeds_agree_and_zero_is_outside():
     assert counts([0.1, np.nan], (0.05, 0.2), num_groups=19).finding == "not measured"
 
 
+def test_in_a_family_a_difference_counts_only_after_the_correction():
+    def counts(corrected_p, differences=(0.1, 0.2), interval=(0.05, 0.2)):
+        return statistics.difference_counts(differences, interval, 20, corrected_p)
+
+    assert counts(0.049).counts and counts(None).counts
+    for p in (0.05, 0.3, np.nan):
+        assert counts(p)[:2] == (False, "higher") and "Holm" in counts(p).reason
+    assert counts(0.9, differences=(0.1, -0.1)).finding == "mixed"
+    assert counts(0.9, differences=(0.1,)).reason == "the interval excludes zero, but one seed is no claim"
+    assert counts(0.001, interval=(-0.1, 0.2)).finding == "unclear"
+
+
 def test_a_finding_is_better_or_worse_by_the_direction_alone():
     higher = statistics.difference_counts([0.1, 0.2], (0.05, 0.2), 20)
     lower = statistics.difference_counts([-0.1], (-0.2, -0.05), 20)
@@ -191,6 +274,17 @@ def test_sign_flip_test_agrees_with_scipy_and_is_uniform_without_an_effect():
     assert np.isnan(statistics.sign_flip_test([np.nan], seed=0))
 
 
+def test_a_sign_flip_test_ends_early_where_p_is_known_and_goes_on_where_it_is_small():
+    rng = np.random.default_rng(4)
+    columns = rng.normal([0.02, 0.25, 3.0], 1.0, size=(64, 3))
+    found = statistics.sign_flip_test(columns, num_draws=300_000, seed=1)
+    signs = np.random.default_rng(9).integers(2, size=(200_000, 64), dtype=np.int8) * 2.0 - 1.0
+    plain = np.mean(np.abs(signs @ columns[:, :2]) >= np.abs(columns[:, :2].sum(0)), axis=0)
+    np.testing.assert_allclose(found[:2], plain, rtol=0.1)
+    assert found[2] == 1 / 300_001
+    assert found.tolist() == [statistics.sign_flip_test(c, num_draws=300_000, seed=1) for c in columns.T]
+
+
 def test_mistakes_are_answered_in_one_sentence():
     with pytest.raises(ValueError, match=r"groups must be \[2\], one a row, got shape \(3,\)"):
         statistics.bootstrap_mean([1.0, 2.0], [0, 0, 1], seed=0)
@@ -203,7 +297,7 @@ def test_mistakes_are_answered_in_one_sentence():
 
 
 def test_a_bootstrap_of_few_groups_excludes_a_true_zero_far_too_often_and_of_twenty_hardly():
-    """Why fewer than 20 groups get no verdict."""
+    """Why fewer than 20 groups get no verdict; BCa does not mend it."""
     rng = np.random.default_rng(0)
     rates = {}
     for size in (4, 20):

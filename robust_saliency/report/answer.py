@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from robust_saliency.report import numbers
+from robust_saliency.report import claims, numbers
+from robust_saliency.report.claims import TITLES, evidence, judged, listed
 from robust_saliency.report.compare import Comparison, Measured
 from robust_saliency.report.load import Column, Study
 from robust_saliency.report.tables import best_blind, direction, no_better
@@ -15,23 +16,16 @@ NO_CLAIM = (
 )
 
 
-# Verdict.word -> how the lists are headed, in their order
-TITLES = {
-    "better": "Better",
-    "worse": "Worse",
-    "mixed": "The seeds disagree",
-    "unclear": "No clear difference",
-    "too few": "Too few images to say",
-    "not measured": "Not measured with every seed",
-}
-
-
 @dataclass(frozen=True)
 class Answer:
-    """One run: its accuracy in sentences and, for the leading map method, its metrics under the words of ``TITLES``."""
+    """One run: its accuracy in sentences and, for the leading map method, its metrics under the words of ``TITLES``.
+
+    ``summary`` says what the claims come to: 'scaat maps are sparser than those of standard; not clearly truer.'
+    """
 
     run: str
     accuracy: list[str]
+    summary: str = ""
     found: dict[str, list[str]] = field(default_factory=lambda: {word: [] for word in TITLES})
     remarks: list[str] = field(default_factory=list)
 
@@ -51,11 +45,6 @@ def leading_method(study: Study) -> str | None:
     """The method that the answer speaks about: the gradient if there is one, else the first that explains."""
     methods = study.explaining_methods
     return "gradient" if "gradient" in methods else next(iter(methods), None)
-
-
-def is_claim(study: Study) -> bool:
-    """A study of one seed makes no claim about training methods."""
-    return study.reference is not None and len(study.seeds) > 1
 
 
 def answers(study: Study, comparison: Comparison, by_class: dict[str, Comparison]) -> list[Answer]:
@@ -99,36 +88,32 @@ def _balanced_accuracy(study: Study, run: str) -> tuple[float, float]:
 def _answer(study: Study, comparison: Comparison, by_class: dict[str, Comparison], label: str) -> Answer:
     method = leading_method(study)
     reference = comparison[study.reference]
-    answer = Answer(label, _accuracy(study, comparison[label], reference))
     if method is None:
-        return answer
+        return Answer(label, _accuracy(study, comparison[label], reference))
+    answer = Answer(
+        label, _accuracy(study, comparison[label], reference), claims.summary(study, comparison[label], method, label)
+    )
     floors, beaten_by_blind, moved_when_blind = best_blind(study, comparison, label), [], []
-    for metric in _judged(study):
+    for metric in judged(study):
         title, measured = study.first.summary["metrics"][metric]["title"], comparison[label][method, metric]
-        word = measured.verdict.word(direction(study, metric))
-        answer.found[word].append(f"{title} {_difference(measured)}")
+        answer.found[claims.word(study, metric, measured)].append(claims.claim(study, metric, measured))
         if no_better(study, metric, measured, floors):
             beaten_by_blind.append(title)
         if _moves_when_blind(study, comparison[label], metric):
             moved_when_blind.append(title)
     if beaten_by_blind:
         answer.remarks.append(
-            f"A map that never looks at the network scores as well or better on {_listed(beaten_by_blind)}: "
+            f"A map that never looks at the network scores as well or better on {listed(beaten_by_blind)}: "
             "a good value there does not show that a map follows the network."
         )
     if moved_when_blind:
         answer.remarks.append(
-            f"On {_listed(moved_when_blind)} a map that never looks at the network scores differently on the two "
+            f"On {listed(moved_when_blind)} a map that never looks at the network scores differently on the two "
             "networks too: part of the difference is their confidence, not their maps."
         )
     answer.remarks.extend(_classes_that_disagree(study, by_class, label, method))
     answer.remarks.extend(_other_methods(study, comparison, label, method))
     return answer
-
-
-def _judged(study: Study) -> list[str]:
-    """The metrics of which more, or less, is better."""
-    return [metric for metric in study.first.summary["metrics"] if direction(study, metric) != "none"]
 
 
 def _moves_when_blind(study: Study, own: dict[Column, Measured], metric: str) -> bool:
@@ -140,7 +125,7 @@ def _moves_when_blind(study: Study, own: dict[Column, Measured], metric: str) ->
 def _classes_that_disagree(study: Study, by_class: dict[str, Comparison], label: str, method: str) -> list[str]:
     """Metrics that are better in one class and worse in another, which a mean over all classes hides."""
     sentences = []
-    for metric in _judged(study):
+    for metric in judged(study):
         words = {
             name: comparison[label][method, metric].verdict.word(direction(study, metric))
             for name, comparison in by_class.items()
@@ -148,7 +133,7 @@ def _classes_that_disagree(study: Study, by_class: dict[str, Comparison], label:
         better, worse = ([name for name, word in words.items() if word == side] for side in ("better", "worse"))
         if better and worse:
             title = study.first.summary["metrics"][metric]["title"]
-            sentences.append(f"{title} (better: {_listed(better)}; worse: {_listed(worse)})")
+            sentences.append(f"{title} (better: {listed(better)}; worse: {listed(worse)})")
     return [f"The classes disagree on {'; '.join(sentences)}: the mean over all hides it."] if sentences else []
 
 
@@ -157,7 +142,7 @@ def _other_methods(study: Study, comparison: Comparison, label: str, leading: st
     if not others:
         return []
     agreeing, total = 0, 0
-    for metric in _judged(study):
+    for metric in judged(study):
         finding = comparison[label][leading, metric].verdict.finding
         if finding not in ("higher", "lower"):
             continue
@@ -175,14 +160,6 @@ def _accuracy(study: Study, own: dict, reference: dict | None) -> list[str]:
         sentence = f"{subject}: {numbers.plain(measured.mean.mean)}"
         if reference is not None and measured.difference is not None:
             base = numbers.plain(reference[group, name].mean.mean)
-            sentence += f" ({study.reference} {base}, difference {_difference(measured)})"
+            sentence += f" ({study.reference} {base}, difference {evidence(measured)})"
         sentences.append(sentence)
     return sentences
-
-
-def _difference(measured: Measured) -> str:
-    return "\u00a0".join(part for part in numbers.difference(measured.difference) if part).replace(" ", "\u00a0")
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

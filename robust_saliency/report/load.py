@@ -13,7 +13,9 @@ from robust_saliency.report import history
 _SUMMARY_KEYS = ("split", "num_examples", "class_names", "attacks", "methods", "metrics")
 
 
-Column = tuple[str, str]  # ("accuracy", "correct" or "robust:<attack>"), or (method, metric)
+Column = tuple[str, str]  # ("accuracy", "correct" or "robust:<attack>"), CONFIDENCE, or (method, metric)
+CORRECT: Column = ("accuracy", "correct")
+CONFIDENCE: Column = ("network", "confidence")  # of the predicted class; where examples.csv has it
 
 
 class Scores(NamedTuple):
@@ -183,6 +185,9 @@ def _read_scores(evaluation: Path, summary: Mapping[str, Any]) -> Scores:
     groups = _groups(ids, examples["group"][order]) if "group" in examples else ids
     columns = [("accuracy", outcome) for outcome in outcomes]
     values = [_numbers(path, examples, outcome)[order] for outcome in outcomes]
+    if "confidence" in examples:
+        columns.append(CONFIDENCE)
+        values.append(_numbers(path, examples, "confidence")[order])
     path, metrics = evaluation / "maps.csv", list(summary["metrics"])
     maps = _read(path, records.read_csv)
     _need_columns(path, maps, ["id", "method", *metrics])

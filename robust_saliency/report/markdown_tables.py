@@ -1,6 +1,6 @@
 """The main tables of the report as Markdown, for a document that lies beside the code."""
 
-from robust_saliency.report import answer, provenance, tables
+from robust_saliency.report import answer, claims, provenance, tables
 from robust_saliency.report.compare import class_comparisons, compare
 from robust_saliency.report.load import Study
 from robust_saliency.report.numbers import ascii_minus
@@ -21,11 +21,11 @@ def render(study: Study) -> str:
 
 def _answers(study: Study, comparison) -> list[str]:
     paragraphs = []
-    if study.reference is not None and not answer.is_claim(study):
+    if study.reference is not None and not claims.is_claim(study):
         paragraphs.append(answer.NO_CLAIM)
     for found in answer.answers(study, comparison, class_comparisons(study)):
         lines = [
-            f"**{found.run}**. {found.headline}".rstrip(),
+            f"**{found.run}**. {found.summary} {found.headline}".rstrip(),
             *found.accuracy,
             *(f"{title}: {', '.join(items)}" for _, title, items in found.lists),
         ]

@@ -31,13 +31,36 @@ def interval(low: float, high: float) -> str:
     return f"[{plain(low, abs(high))}, {plain(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
+def signed_interval(low: float, high: float) -> str:
+    """``[+0.147, +0.153]``; empty when a limit is not defined."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    scale = max(abs(low), abs(high))
+    return f"[{signed(low, scale)}, {signed(high, scale)}]"
+
+
+def two_decimals(value: float) -> str:
+    """``+0.15``; a dash for NaN."""
+    return f"{value:+.2f}".replace("-", _MINUS) if math.isfinite(value) else DASH
+
+
+def percent(share: float) -> str:
+    """``12 %``; a dash for NaN."""
+    return f"{100 * share:.0f}\u00a0%" if math.isfinite(share) else DASH
+
+
+def p_value(p: float) -> str:
+    """``p 0.012``, ``p < 0.001``, ``p not measured``."""
+    if not math.isfinite(p):
+        return "p not measured"
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
 def difference(estimate: Estimate) -> tuple[str, str]:
     """``+0.150`` and ``[+0.147, +0.153]``; the interval is empty when a limit is not defined."""
     mean, low, high = estimate[:3]
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return signed(mean), ""
-    scale = max(abs(low), abs(high))
-    return signed(mean, scale), f"[{signed(low, scale)}, {signed(high, scale)}]"
+    limits = signed_interval(low, high)
+    return signed(mean, max(abs(low), abs(high)) if limits else 0.0), limits
 
 
 def epsilon(value: float) -> str:

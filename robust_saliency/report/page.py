@@ -4,9 +4,20 @@ from pathlib import Path
 
 import jinja2
 
-from robust_saliency.report import answer, figures, numbers, pictures, provenance, tables
+from robust_saliency import statistics
+from robust_saliency.report import (
+    answer,
+    claims,
+    components,
+    figures,
+    numbers,
+    pictures,
+    provenance,
+    same_images,
+    tables,
+)
 from robust_saliency.report.colours import run_colours
-from robust_saliency.report.compare import Comparison, class_comparisons, compare
+from robust_saliency.report.compare import Comparison, class_comparisons, compare, family_size
 from robust_saliency.report.load import Study
 
 
@@ -19,20 +30,23 @@ def render(study: Study) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    comparison = compare(study, p_values=True)
+    comparison = compare(study)
     return environment.get_template("template.html").render(_context(study, comparison))
 
 
 def _context(study: Study, comparison: Comparison) -> dict:
     by_class = class_comparisons(study)
     several = study.reference is not None
+    by_images = same_images.comparisons(study, comparison) if several else None
     return {
         "study": study,
         "summary": study.first.summary,
         "colours": run_colours(study.labels),
         "facts": _facts(study),
-        "claim": answer.is_claim(study),
+        "claim": claims.is_claim(study),
         "no_claim": answer.NO_CLAIM,
+        "family_size": family_size(study),
+        "caliper": statistics.CALIPER,
         "leading": answer.leading_method(study),
         "not_learnt": answer.not_learnt(study, comparison),
         "answers": answer.answers(study, comparison, by_class),
@@ -45,6 +59,8 @@ def _context(study: Study, comparison: Comparison) -> dict:
                 "about": study.methods[method],
                 "table": tables.method_table(study, comparison, method),
                 "classes": tables.class_table(study, by_class, method),
+                "same_images": same_images.table(study, by_images, method) if several else None,
+                "components": components.table(study, method) if len(study.seeds) > 1 else None,
             }
             for method in study.explaining_methods
         ],

@@ -8,7 +8,7 @@ import numpy as np
 
 from robust_saliency import statistics
 from robust_saliency.report import history, numbers
-from robust_saliency.report.compare import Comparison
+from robust_saliency.report.compare import Comparison, in_family, paired, pooled
 from robust_saliency.report.load import Run, Study
 from robust_saliency.report.tables import Cell, Head, Row, Table, column_title
 
@@ -79,16 +79,16 @@ def undefined_table(study: Study) -> Table:
 
 
 def tests_table(study: Study, comparison: Comparison) -> Table:
-    """Every difference with its interval, the sign-flip p-value and Holm's correction over the whole table."""
+    """Every difference with its interval, p-value (alone; Holm's over the whole table) and effect sizes."""
     found = [
         (label, column, measured)
         for label in study.labels[1:]
         for column, measured in comparison[label].items()
-        if column[0] not in study.bounding_methods
+        if in_family(study, column)
     ]
-    adjusted = statistics.holm([measured.p_value for _, _, measured in found])
+    columns, superiority = study.first.scores.columns, _superiority(study)
     rows = []
-    for (label, column, measured), holm in zip(found, adjusted, strict=True):
+    for label, column, measured in found:
         difference = measured.difference
         text, limits = numbers.difference(difference)
         texts = [
@@ -98,12 +98,24 @@ def tests_table(study: Study, comparison: Comparison) -> Table:
             str(difference.num_groups),
             str(difference.n_nan),
             numbers.plain(measured.p_value),
-            numbers.plain(float(holm)),
+            numbers.plain(measured.holm),
+            numbers.two_decimals(measured.effect_size),
+            numbers.plain(superiority[label][columns.index(column)]),
             difference.note or measured.verdict.reason,
         ]
         rows.append(Row("run", f"{label}: {column_title(study, column)}", [Cell(text) for text in texts], label))
-    titles = ("Difference", "95 % interval", "Pairs", "Groups", "Dropped", "p", "p (Holm)", "Reading")
+    counts, tests = ("Difference", "95 % interval", "Pairs", "Groups", "Dropped"), ("p", "p (Holm)")
+    titles = (*counts, *tests, "Hedges' g", "Superiority", "Reading")
     return Table("tests", "Run and score", [Head(title) for title in titles], rows)
+
+
+def _superiority(study: Study) -> dict[str, np.ndarray]:
+    """By run the probability of superiority of each column, run over reference."""
+    found = {}
+    for label in study.labels[1:]:
+        differences = pooled(paired(study, {run.seed: run.scores for run in study.of(label)}))
+        found[label] = statistics.probability_of_superiority(*differences, seed=0).mean
+    return found
 
 
 def _settings(run: Run) -> dict[str, str]:

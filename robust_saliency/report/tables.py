@@ -7,7 +7,7 @@ import numpy as np
 from robust_saliency import statistics
 from robust_saliency.report import numbers
 from robust_saliency.report.compare import Comparison, Measured
-from robust_saliency.report.load import Column, Study
+from robust_saliency.report.load import CONFIDENCE, Column, Study
 
 ARROWS = {"higher": "\u2191", "lower": "\u2193", "none": ""}
 _MARKED = ("better", "worse", "higher", "lower", "mixed")
@@ -25,6 +25,7 @@ class Cell:
     interval: str = ""
     difference: str = ""
     difference_interval: str = ""
+    effect: str = ""
     verdict: str = ""
     counts: bool = False
     blind_is_as_good: bool = False
@@ -109,7 +110,7 @@ def method_table(study: Study, comparison: Comparison, method: str) -> Table:
             for run in runs:
                 cells = [_seed_cell(m, run.seed) for m in measured.values()]
                 rows.append(Row("seed", f"seed {run.seed}", cells, label))
-    return Table(f"maps {method}", "Run", _metric_heads(study), rows + _bounds(study, comparison, method))
+    return Table(f"maps {method}", "Run", metric_heads(study), rows + _bounds(study, comparison, method))
 
 
 def class_table(study: Study, by_class: dict[str, Comparison], method: str) -> Table:
@@ -119,7 +120,7 @@ def class_table(study: Study, by_class: dict[str, Comparison], method: str) -> T
         count = comparison[study.labels[0]]["accuracy", "correct"].mean_by_seed[study.first.seed].n
         rows.append(Row("section", f"{name} ({count} images)"))
         rows += _class_rows(study, comparison, method)
-    return Table(f"classes {method}", "Class and run", _metric_heads(study), rows)
+    return Table(f"classes {method}", "Class and run", metric_heads(study), rows)
 
 
 def class_accuracy_table(study: Study, by_class: dict[str, Comparison]) -> Table:
@@ -143,11 +144,11 @@ def overview_table(study: Study, comparison: Comparison) -> Table:
         rows.append(Row("section", f"{label} minus {study.reference}", run=label))
         for method in study.explaining_methods:
             cells = [
-                replace(_measured_cell(comparison[label][method, metric], direction(study, metric)), value="")
+                difference_cell(comparison[label][method, metric], direction(study, metric))
                 for metric in study.first.summary["metrics"]
             ]
             rows.append(Row("run", method, cells, help=study.methods[method].get("description", "")))
-    return Table("overview", "Run and map", _metric_heads(study), rows)
+    return Table("overview", "Run and map", metric_heads(study), rows)
 
 
 def direction(study: Study, metric: str) -> str:
@@ -192,7 +193,8 @@ def _class_rows(study: Study, comparison: Comparison, method: str) -> list[Row]:
     return rows
 
 
-def _metric_heads(study: Study) -> list[Head]:
+def metric_heads(study: Study) -> list[Head]:
+    """A column a metric."""
     metrics = study.first.summary["metrics"].values()
     return [Head(about["title"], about["direction"], about["description"]) for about in metrics]
 
@@ -218,22 +220,27 @@ def _bound_cell(study: Study, comparison: Comparison, column: Column) -> Cell:
 
 
 def _measured_cell(measured: Measured, better: str, *, with_interval: bool = False) -> Cell:
-    mean, difference = measured.mean, measured.difference
+    mean = measured.mean
     cell = Cell(
         value=numbers.plain(mean.mean),
         interval=numbers.interval(*statistics.share_interval(mean)) if with_interval else "",
         note=mean.note,
     )
-    if difference is None:
+    if measured.difference is None:
         return cell
-    text, limits = numbers.difference(difference)
-    return replace(
-        cell,
+    return replace(difference_cell(measured, better), value=cell.value, interval=cell.interval)
+
+
+def difference_cell(measured: Measured, better: str, *, with_effect: bool = False) -> Cell:
+    """The difference with its interval and verdict, and Hedges' g where asked for."""
+    text, limits = numbers.difference(measured.difference)
+    return Cell(
         difference=text,
         difference_interval=limits,
+        effect=f"g {numbers.two_decimals(measured.effect_size)}" if with_effect else "",
         verdict=measured.verdict.word(better),
         counts=measured.verdict.counts,
-        note=difference.note or measured.verdict.reason,
+        note=measured.difference.note or measured.verdict.reason,
     )
 
 
@@ -257,6 +264,8 @@ def _balanced(labels: np.ndarray, correct: np.ndarray) -> float:
 def column_title(study: Study, column: Column) -> str:
     """A score column in words."""
     group, name = column
+    if column == CONFIDENCE:
+        return name
     if group != "accuracy":
         return f"{group}: {study.first.summary['metrics'][name]['title']}"
     return "clean accuracy" if name == "correct" else f"accuracy under {name.removeprefix('robust:')}"

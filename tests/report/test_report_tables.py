@@ -72,7 +72,33 @@ def test_a_pooled_interval_equals_a_loop_that_resamples_groups(study, page):
     np.testing.assert_allclose(shown, [low, high], atol=0.0015)
 
 
+def shown_p(page):
+    """By 'run: score' the p-value alone and after Holm's correction, as the table of tests shows them."""
+    return {
+        row[1][0]: tuple(float(row[2][at]["value"].replace("\u2212", "-")) for at in (5, 6))
+        for row in page.rows("tests", "run")
+    }
+
+
+def test_p_values_of_all_runs_and_scores_are_corrected_together_and_rest_on_group_means(study, page):
+    shown = shown_p(page)
+    assert len(shown) == 2 * (3 + 1 + 2 * len(METRICS)), "accuracies, confidence, two map methods; no floors"
+    ordered, least = sorted(shown.values()), 0.0
+    for place, (alone, corrected) in enumerate(ordered):
+        least = max(least, min(1.0, alone * (len(ordered) - place)))
+        assert corrected == pytest.approx(least, abs=0.0006 * len(ordered), rel=0.05)
+    pairs = [maps(study, s, "l2", "gradient").gini - maps(study, s, "standard", "gradient").gini for s in (0, 1)]
+    groups = np.tile(maps(study, 0, "l2", "gradient").group.to_numpy(), 2)
+    means = pd.concat(pairs).groupby(groups).mean().to_numpy()
+    test = scipy.stats.permutation_test(
+        (means, 0 * means), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type="samples",
+        vectorized=True, n_resamples=20_000, rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert shown["l2: gradient: Gini"][0] == pytest.approx(test.pvalue, abs=0.012)
+
+
 def test_marks_follow_the_rule_and_the_direction(study, page):
+    p_values = shown_p(page)
     for row in page.rows("maps gradient", "run")[1:]:
         run = row[1][0].split(",")[0]
         for cell, metric in zip(row[2], METRICS, strict=True):
@@ -87,7 +113,8 @@ def test_marks_follow_the_rule_and_the_direction(study, page):
             ]
             if low > 0 or high < 0:
                 agree = np.sign(seeds[0]) == np.sign(seeds[1])
-                assert cell["td"] == (f"{words[0] if seeds[0] > 0 else words[1]} counts" if agree else "mixed")
+                counts = " counts" if p_values[f"{run}: gradient: {METRICS[metric][0]}"][1] < 0.05 else ""
+                assert cell["td"] == (f"{words[0] if seeds[0] > 0 else words[1]}{counts}" if agree else "mixed")
             else:
                 assert "mark" not in cell
 
@@ -109,7 +136,7 @@ def test_cells_answers_and_tests_say_the_same_of_a_seed_without_a_difference_or_
     for (run, metric), word in expected.items():
         title = METRICS[metric][0]
         lists = next(each.found for each in found if each.run == run)
-        assert [name for name, items in lists.items() if any(item.startswith(f"{title} ") for item in items)] == [word]
+        assert [name for name, items in lists.items() if any(f"{title} " in item for item in items)] == [word]
         row = next(row for row in shown.rows("maps gradient", "run") if row[1][0].startswith(run))
         cell = row[2][list(METRICS).index(metric)]
         assert (cell["td"], cell.get("mark")) == (("mixed", "mixed") if word == "mixed" else ("", None))
@@ -187,11 +214,12 @@ def test_accuracies_and_their_means_over_classes(study, page):
 
 
 def test_an_accuracy_of_grouped_images_has_an_interval_that_resamples_groups(study, page):
+    """Groups of two images each: BCa of their means, as scipy has it; both count ties of draw and mean half."""
     rng = np.random.default_rng(5)
     for row, examples in accuracy_rows(study, page):
         pairs = examples.groupby("group")[OUTCOMES].mean().to_numpy()
-        picked = rng.integers(len(pairs), size=(4000, len(pairs)))
-        limits = np.quantile(pairs[picked].mean(1), [0.025, 0.975], axis=0).T
+        found = scipy.stats.bootstrap((pairs,), np.mean, axis=0, n_resamples=4000, method="BCa", rng=rng)
+        limits = np.transpose(found.confidence_interval)
         for cell, expected in zip([row[2][0], *row[2][2:]], limits, strict=True):
             np.testing.assert_allclose(json.loads(cell["limits"]), expected, atol=0.015)
 
