@@ -93,7 +93,7 @@ def _answer(study: Study, comparison: Comparison, by_class: dict[str, Comparison
     answer = Answer(
         label, _accuracy(study, comparison[label], reference), claims.summary(study, comparison[label], method, label)
     )
-    floors, beaten_by_blind, moved_when_blind = best_blind(study, comparison, label), [], []
+    floors, beaten_by_blind, moved_when_blind = best_blind(study, comparison, label, method), [], []
     for metric in judged(study):
         title, measured = study.first.summary["metrics"][metric]["title"], comparison[label][method, metric]
         answer.found[claims.word(study, metric, measured)].append(claims.claim(study, metric, measured))
@@ -103,8 +103,8 @@ def _answer(study: Study, comparison: Comparison, by_class: dict[str, Comparison
             moved_when_blind.append(title)
     if beaten_by_blind:
         answer.remarks.append(
-            f"A map that never looks at the network scores as well or better on {listed(beaten_by_blind)}: "
-            "a good value there does not show that a map follows the network."
+            "A map that has not seen the network, or not the image, scores as well or better on "
+            f"{listed(beaten_by_blind)}: a good value there does not show that a map follows the network."
         )
     if moved_when_blind:
         answer.remarks.append(
@@ -118,7 +118,7 @@ def _answer(study: Study, comparison: Comparison, by_class: dict[str, Comparison
 
 def _moves_when_blind(study: Study, own: dict[Column, Measured], metric: str) -> bool:
     """Whether a map that never looks at the network differs between the networks all the same."""
-    blind = [method for method, about in study.methods.items() if about["kind"] == "blind"]
+    blind = [method for method, about in study.methods.items() if about["kind"] == "blind" and "of" not in about]
     return any(own[method, metric].verdict.finding in ("higher", "lower", "mixed") for method in blind)
 
 

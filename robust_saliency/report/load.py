@@ -82,6 +82,11 @@ class Study:
         """Methods that look at the network; the others (blind, oracle) are floors and true masks."""
         return [name for name, about in self.methods.items() if about["kind"] in ("signed", "magnitude")]
 
+    def floors(self, method: str) -> list[str]:
+        """The maps that a method must beat: those that never look at a network, and its own average."""
+        blind = (name for name, about in self.methods.items() if about["kind"] == "blind")
+        return [name for name in blind if self.methods[name].get("of", method) == method]
+
     @property
     def bounding_methods(self) -> list[str]:
         return [name for name in self.methods if name not in self.explaining_methods]

@@ -99,7 +99,7 @@ def method_table(study: Study, comparison: Comparison, method: str) -> Table:
     rows = []
     for label in study.labels:
         runs = study.of(label)
-        floors = best_blind(study, comparison, label)
+        floors = best_blind(study, comparison, label, method)
         measured = {metric: comparison[label][method, metric] for metric in study.first.summary["metrics"]}
         cells = [
             replace(_measured_cell(m, direction(study, metric)), blind_is_as_good=no_better(study, metric, m, floors))
@@ -156,29 +156,27 @@ def direction(study: Study, metric: str) -> str:
     return study.first.summary["metrics"][metric]["direction"]
 
 
-def best_blind(study: Study, comparison: Comparison, label: str) -> dict[str, float]:
-    """The floor of one run: for each metric with a direction the best mean of the maps that never look at a network.
+def best_blind(study: Study, comparison: Comparison, label: str, method: str) -> dict[str, tuple[str, float]]:
+    """The floor of a run's maps: for each metric with a direction the best of :meth:`Study.floors`, and its mean.
 
     The network takes part in the deletion and insertion of such a map too, so every run has floors of its own.
     """
     best = {}
     for metric in study.first.summary["metrics"]:
-        means = [
-            comparison[label][method, metric].mean.mean
-            for method, about in study.methods.items()
-            if about["kind"] == "blind"
-        ]
-        means = [mean for mean in means if np.isfinite(mean)]
-        if means and direction(study, metric) != "none":
-            best[metric] = max(means) if direction(study, metric) == "higher" else min(means)
+        sign = {"higher": 1, "lower": -1, "none": 0}[direction(study, metric)]
+        means = {floor: comparison[label][floor, metric].mean.mean for floor in study.floors(method)}
+        means = {floor: mean for floor, mean in means.items() if np.isfinite(mean)}
+        if means and sign:
+            floor = max(means, key=lambda name: sign * means[name])
+            best[metric] = floor, means[floor]
     return best
 
 
-def no_better(study: Study, metric: str, measured: Measured, floors: dict[str, float]) -> bool:
+def no_better(study: Study, metric: str, measured: Measured, floors: dict[str, tuple[str, float]]) -> bool:
     """True where a blind map scores as well or better; ``floors`` are :func:`best_blind` of the same run."""
     if metric not in floors or not np.isfinite(measured.mean.mean):
         return False
-    gain = measured.mean.mean - floors[metric]
+    gain = measured.mean.mean - floors[metric][1]
     return bool(gain <= 0.0 if direction(study, metric) == "higher" else gain >= 0.0)
 
 
@@ -200,11 +198,11 @@ def metric_heads(study: Study) -> list[Head]:
 
 
 def _bounds(study: Study, comparison: Comparison, explaining: str) -> list[Row]:
-    """The floors and true masks; of the averages that of the method itself."""
+    """The floors of the method ``explaining``, and the true masks."""
     rows = []
     for method in study.bounding_methods:
         about = study.methods[method]
-        if about.get("of", explaining) != explaining:
+        if about["kind"] == "blind" and method not in study.floors(explaining):
             continue
         cells = [_bound_cell(study, comparison, (method, metric)) for metric in study.first.summary["metrics"]]
         rows.append(Row(about["kind"], method, cells, help=about.get("description", "")))

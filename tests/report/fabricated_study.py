@@ -12,6 +12,7 @@ METHODS = {
     "input_x_gradient": {"kind": "signed", "description": "image minus baseline, times the gradient, summed"},
     "random": {"kind": "blind", "description": "a uniformly random map"},
     "centre_gaussian": {"kind": "blind", "description": "the same Gaussian at the image centre for every image"},
+    "average of input_x_gradient": {"kind": "blind", "of": "input_x_gradient", "description": "the mean map"},
     "evidence_mask": {"kind": "oracle", "description": "the mask of the class evidence itself"},
 }
 METRICS = {
@@ -43,6 +44,7 @@ BOUND_SHIFTS = {"standard": -0.11, "linf": 0.0, "l2": 0.1}
 BOUNDS = {
     "random": (0.333, 0.21, 0.21, 0.667, 0.60, 6.7),
     "centre_gaussian": (0.71, 0.48, 0.55, 0.08, 0.47, 5.6),
+    "average of input_x_gradient": (0.75, 0.47, 0.99, 0.09, 0.48, 5.5),
     "evidence_mask": (0.79, 1.0, 1.0, 0.3, 0.30, 5.3),
 }
 

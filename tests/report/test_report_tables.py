@@ -173,17 +173,35 @@ def test_a_value_that_a_blind_map_reaches_with_the_same_network_is_marked(study,
         names = [METRICS[metric][0] for metric in judged if reached_by_blind(study, each.run, each.run, metric)]
         listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
         assert each.remarks[0].startswith(
-            f"A map that never looks at the network scores as well or better on {listed}:"
+            f"A map that has not seen the network, or not the image, scores as well or better on {listed}:"
         )
         assert each.remarks[1].startswith("On Deletion AUC a map that never looks at the network scores differently")
+
+
+@pytest.mark.parametrize("method", ["gradient", "input_x_gradient"])
+def test_the_excess_is_over_the_best_floor_of_the_same_run_image_by_image(study, page, method):
+    floors = ["random", "centre_gaussian", *(["average of input_x_gradient"] if method == "input_x_gradient" else [])]
+    judged = [metric for metric in METRICS if METRICS[metric][1] != "none"]
+    chosen = set()
+    for row, run in zip(page.rows(f"floors {method}", "run"), RUNS, strict=True):
+        for cell, metric in zip(row[2], judged, strict=True):
+            sign = {"higher": 1, "lower": -1}[METRICS[metric][1]]
+            best = max(floors, key=lambda floor: sign * own_mean(study, run, floor, metric))
+            values = [maps(study, seed, run, method)[metric] - maps(study, seed, run, best)[metric] for seed in (0, 1)]
+            assert cell["effect"] == f"over {best}"
+            assert float(cell["number"]) == pytest.approx(sign * np.nanmean(values), abs=6e-4)
+            chosen.add(best)
+    assert ("average of input_x_gradient" in chosen) == (method == "input_x_gradient")
 
 
 def test_floors_and_ceilings_are_in_every_method_table_with_each_runs_own_where_they_differ(study, page):
     for method in ("gradient", "input_x_gradient"):
         blind, oracle = page.rows(f"maps {method}", "blind"), page.rows(f"maps {method}", "oracle")
-        assert [row[1][0] for row in blind] == ["randomfloor", "centre_gaussianfloor"]
+        own = ["average of input_x_gradientfloor"] if method == "input_x_gradient" else []
+        assert [row[1][0] for row in blind] == ["randomfloor", "centre_gaussianfloor", *own]
         assert [row[1][0] for row in oracle] == ["evidence_masktrue mask"]
-        for row, bound in zip(blind + oracle, BOUNDS, strict=True):
+        bounds = [bound for bound in BOUNDS if own or not bound.startswith("average")]
+        for row, bound in zip(blind + oracle, bounds, strict=True):
             for cell, metric in zip(row[2], METRICS, strict=True):
                 texts = {run: f"{own_mean(study, run, bound, metric):.3f}" for run in RUNS}
                 if metric == "deletion_auc":
