@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "attacks", "baselines", "benchmark", "blur", "checkpoint", "checks", "config", "data", "evaluate", "explain",
-    "losses", "map_attacks", "map_distances", "metrics", "models", "objectives", "optimizer", "randomness", "records",
-    "report", "saliency", "schedules", "sharding", "statistics", "study", "threat", "train", "types",
+    "losses", "map_attacks", "map_distances", "metrics", "models", "neurons", "objectives", "optimizer", "randomness",
+    "records", "report", "saliency", "schedules", "sharding", "statistics", "study", "threat", "train", "types",
 )  # fmt: skip
 
 __all__ = [*_MODULES, "load"]
