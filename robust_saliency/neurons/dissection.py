@@ -100,12 +100,13 @@ def upsample(activations: Array, size: tuple[int, int]) -> Array:
     return jnp.where(lost > 0, jnp.nan, values)
 
 
-def overlaps(activations: Array, values: Array, masks: Array, labelled: Array | None = None) -> Overlaps:
+def overlaps(activations: Array, threshold: Array, masks: Array, labelled: Array | None = None) -> Overlaps:
     """The counts of each image, ``[N, U, K]``: sum them over images, and over batches, to have those of a data set.
 
-    activations: ``[N, h, w, U]``. values: thresholds ``[U]``; a unit is active where its map at the size of the masks
-    is above. masks: ``[N, H, W, K]``, 0 or 1, one a concept. labelled: ``[N]`` or ``[N, K]``, whether an image was
-    searched for a concept; one that was not, or that is padding, does not count. None = all were.
+    activations: ``[N, h, w, U]``. threshold: ``[U]``, such as the values of :func:`thresholds`; a unit is active where
+    its map at the size of the masks is above. masks: ``[N, H, W, K]``, 0 or 1, one a concept. labelled: ``[N]`` or
+    ``[N, K]``, whether an image was searched for a concept; one that was not, or that is padding, does not count.
+    None = all were.
 
     ValueError for masks that are not binary, of another batch, or smaller than the maps.
     """
@@ -118,20 +119,20 @@ def overlaps(activations: Array, values: Array, masks: Array, labelled: Array | 
             f"masks must be of the size of the images, [N, H, W, K], got shape {masks.shape} for maps of shape "
             f"{activations.shape}."
         )
-    active = upsample(activations, masks.shape[1:3]) > values
+    active = upsample(activations, masks.shape[1:3]) > jnp.asarray(threshold)[None, None, None]
     inside = jnp.asarray(masks) > 0
     counted = jnp.ones((1, 1), bool) if labelled is None else jnp.asarray(labelled, bool).reshape(len(masks), -1)
     # Of one image the sum of zeros and ones is exact in float32, and a matrix product is fast in no other type.
     both = jnp.einsum("nhwu,nhwk->nuk", active.astype(jnp.float32), inside.astype(jnp.float32))
     counts = jnp.round(both), active.sum((1, 2))[..., None], inside.sum((1, 2))[:, None]
-    shape = (len(masks), active.shape[-1], inside.shape[-1])
-    found = (jnp.where(counted[:, None], count, 0).astype(jnp.int32) for count in counts)
-    return Overlaps(*(jnp.broadcast_to(count, (shape[0], count.shape[1], shape[2])) for count in found))
+    counts = (jnp.where(counted[:, None], count, 0).astype(jnp.int32) for count in counts)
+    concepts = inside.shape[-1]  # of active, too, the images count that were searched for the concept
+    return Overlaps(*(jnp.broadcast_to(count, (*count.shape[:2], concepts)) for count in counts))
 
 
-def accumulate(totals: Overlaps | None, activations: Array, values: Array, masks: Array, labelled=None) -> Overlaps:
+def accumulate(totals: Overlaps | None, activations: Array, threshold: Array, masks: Array, labelled=None) -> Overlaps:
     """``totals`` and the counts of a batch (:func:`overlaps`, summed over its images); None to begin with."""
-    counts = Overlaps(*(count.sum(0) for count in overlaps(activations, values, masks, labelled)))
+    counts = Overlaps(*(count.sum(0) for count in overlaps(activations, threshold, masks, labelled)))
     return counts if totals is None else totals + counts
 
 
