@@ -56,11 +56,13 @@ def test_noise_belongs_to_the_example_and_pieces_make_the_whole():
     whole = ascend(keys, IMAGES, spec)
     assert np.abs(whole - IMAGES).min((1, 2, 3)).max() > 0
     np.testing.assert_allclose(ascend(keys[1:2], IMAGES[1:2], spec)[0], whole[1], atol=1e-6)
-    each = jax.vmap(lambda k, x: neurons.ascend(score, k[None], x[None], spec)[0])(keys, IMAGES)
+    each = jax.jit(jax.vmap(lambda k, x: neurons.ascend(score, k[None], x[None], spec)[0]))(keys, IMAGES)
     np.testing.assert_allclose(each, whole, atol=1e-6)
-    state = pieces.start(keys, IMAGES, spec)
-    for num_steps in (2, 4):
-        state = pieces.advance(score, state, Ascent(num_steps=6, step_size=0.05, decay=0.5, unroll=True), num_steps)
+    unrolled = Ascent(num_steps=6, step_size=0.05, decay=0.5, unroll=True)
+    advance = jax.jit(lambda state: pieces.advance(score, state, unrolled, 2))
+    state = jax.jit(lambda keys, x: pieces.start(keys, x, spec))(keys, IMAGES)
+    for _ in range(3):
+        state = advance(state)
     np.testing.assert_allclose(state.images, whole, atol=1e-6)
 
 
@@ -83,15 +85,18 @@ def test_steps_get_shorter_and_their_size_is_data(key):
 def test_a_place_and_the_mean_of_a_map(key):
     """Of one place only its four pixels become red and lose nothing else; of the mean all do."""
     images = np.full((1, 8, 8, 3), 0.5, np.float32)
-    spec = Ascent(num_steps=30)
-    one = np.asarray(neurons.ascend(neurons.unit_score(LOGITS_FN, "units", 0, (1, 2)), key, images, spec))[0]
+
+    def raised(score):
+        return np.asarray(jax.jit(lambda x: neurons.ascend(score, key, x, Ascent(num_steps=30)))(images))[0]
+
+    one = raised(neurons.unit_score(LOGITS_FN, "units", 0, (1, 2)))
     expected = images[0].copy()
     expected[2:4, 4:6, 0] = 1
     np.testing.assert_array_equal(one, expected)
-    every = np.asarray(neurons.ascend(neurons.unit_score(LOGITS_FN, "units", 0), key, images, spec))[0]
+    every = raised(neurons.unit_score(LOGITS_FN, "units", 0))
     np.testing.assert_array_equal(every[..., 0], 1)
     np.testing.assert_array_equal(every[..., 1:], 0.5)
-    wanted = np.asarray(neurons.ascend(neurons.class_score(LOGITS_FN, 0), key, images, spec))[0]
+    wanted = raised(neurons.class_score(LOGITS_FN, 0))
     assert HEAD[0, 0] + HEAD[1, 0] / 2 > 0 > HEAD[1, 0]
     np.testing.assert_array_equal(wanted, np.broadcast_to([1, 0, 0.5], (8, 8, 3)))
 

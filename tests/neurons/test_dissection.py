@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import models, neurons
+from robust_saliency import neurons
 from robust_saliency.neurons import Dissection
 from tests.neurons.planted import LOGITS_FN, images_and_masks
 
@@ -155,16 +155,10 @@ def test_layers_that_will_not_do_are_one_sentence():
         Dissection(quantile=5)
 
 
-def test_the_layers_of_a_bundled_network(key):
-    network = models.make(models.SmallCNN(width=2), (16, 16, 3), 3)
-
-    @jax.jit
-    def units(key):
-        logits_fn = network.logits_fn(network.init(key))
-        images = jax.random.uniform(key, (5, 16, 16, 3))
-        return {layer: neurons.activations(logits_fn, images, layer) for layer in ("conv2/conv", "conv4", "gap")}
-
-    found = units(key)
+def test_the_layers_of_a_bundled_network(small_cnn, rng):
+    layers = ("conv2/conv", "conv4", "gap")
+    images = rng.uniform(size=(5, 16, 16, 3)).astype(np.float32)
+    found = jax.jit(lambda x: {layer: neurons.activations(small_cnn, x, layer) for layer in layers})(images)
     shapes = {layer: maps.shape for layer, maps in found.items()}
     assert shapes == {"conv2/conv": (5, 8, 8, 4), "conv4": (5, 2, 2, 8), "gap": (5, 1, 1, 8)}
     np.testing.assert_allclose(np.mean(found["conv4"], (1, 2)), found["gap"][:, 0, 0], rtol=1e-5)
