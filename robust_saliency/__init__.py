@@ -1,7 +1,7 @@
 """robust_saliency: train image classifiers whose saliency maps can be trusted, and measure whether they can.
 
-The modules are imported when they are first used, so that the pure layer (attacks, saliency, metrics, objectives)
-can be had without flax, orbax or a data pipeline. ``load(workdir)`` gives a trained run back.
+The modules are imported when they are first used, so that the pure layer (attacks, saliency, metrics, neurons,
+objectives) can be had without flax, orbax or a data pipeline. ``load(workdir)`` gives a trained run back.
 """
 
 import importlib
