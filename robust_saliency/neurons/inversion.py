@@ -24,7 +24,7 @@ def invert(logits_fn: LogitsFn, key: Key, images: Images, targets: Images, layer
     """``images [B, H, W, C]``, other ones or noise, changed until ``layer`` answers as to ``targets [B, H, W, C]``.
 
     Lowers :func:`inversion_error` by :func:`ascend` of its negative. Steps of one length end within that length of the
-    best image; ``decay=1`` comes closer. Errors as for both.
+    best image; ``decay=1`` comes closer. An image that is there already stays. Errors as for both.
     """
     if images.shape != targets.shape:
         raise ValueError(f"Images and targets must have one shape, got {images.shape} and {targets.shape}.")
@@ -34,10 +34,7 @@ def invert(logits_fn: LogitsFn, key: Key, images: Images, targets: Images, layer
 
 def _error(reached: Array, wanted: Array) -> Array:
     size = jnp.linalg.norm(wanted, axis=-1)
-    square = jnp.sum(jnp.square(reached - wanted), axis=-1)
-    same = square == 0  # where a norm has no gradient
-    distance = jnp.where(same, 0, jnp.sqrt(jnp.where(same, 1, square)))
-    return distance / jnp.where(size == 0, jnp.nan, size)
+    return jnp.linalg.norm(reached - wanted, axis=-1) / jnp.where(size == 0, jnp.nan, size)
 
 
 def _flat(values: Array) -> Array:

@@ -59,6 +59,9 @@ def test_padding_is_no_example(activations):
     jax.tree.map(np.testing.assert_array_equal, found, top(activations[valid], IDS[valid], 5))
     nobody = top(activations, IDS, 2, np.zeros(6, bool))
     assert (nobody.ids == -1).all() and np.isnan(nobody.rest).all() and not nobody.activated.any()
+    some = top(activations, IDS, 2)
+    for pair in ((nobody, some), (some, nobody)):
+        jax.tree.map(np.testing.assert_array_equal, neurons.merge(*pair), some)
 
 
 def test_examples_that_leave_a_unit_at_rest_do_not_activate_it():
