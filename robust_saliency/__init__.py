@@ -1,7 +1,7 @@
 """robust_saliency: train image classifiers whose saliency maps can be trusted, and measure whether they can.
 
-The modules are imported when they are first used, so that the pure layer (attacks, saliency, metrics, objectives)
-can be had without flax, orbax or a data pipeline. ``load(workdir)`` gives a trained run back.
+The modules are imported when they are first used, so that the pure layer (attacks, saliency, metrics, neurons,
+objectives) can be had without flax, orbax or a data pipeline. ``load(workdir)`` gives a trained run back.
 """
 
 import importlib
@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "attacks", "baselines", "benchmark", "blur", "checkpoint", "checks", "config", "data", "evaluate", "explain",
-    "losses", "map_attacks", "map_distances", "metrics", "models", "objectives", "optimizer", "randomness", "records",
-    "report", "saliency", "schedules", "sharding", "statistics", "study", "threat", "train", "types",
+    "losses", "map_attacks", "map_distances", "metrics", "models", "neurons", "objectives", "optimizer", "randomness",
+    "records", "report", "saliency", "schedules", "sharding", "statistics", "study", "threat", "train", "types",
 )  # fmt: skip
 
 __all__ = [*_MODULES, "load"]

@@ -120,6 +120,16 @@ def known_within(name: str, value: Any, low: float, high: float) -> None:
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
 
 
+def known_binary(name: str, values: Any) -> None:
+    """Raises ValueError for an array that is known to hold other values than 0 and 1."""
+    known = _known(values)
+    if known is None:
+        return
+    other = known[(known != 0) & (known != 1)]
+    if other.size:
+        raise ValueError(f"{name} must be 0 or 1 everywhere, found {other.flat[0]:g} among {other.size} other values.")
+
+
 def several_starts(where: str, spec: Any) -> None:
     """Raises ValueError for restarts that would all be the same run."""
     if spec.num_restarts > 1 and (spec.start == "none" or spec.init is not None) and not spec.eot_samples:

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -103,3 +104,13 @@ def test_good_labels():
 def test_bad_labels(labels, classes, message):
     with pytest.raises(ValueError, match=f"here: .*{message}"):
         checks.check_labels(labels, classes, "here")
+
+
+def test_known_binary():
+    checks.known_binary("masks", np.array([[0, 1], [1, 1]], bool))
+    checks.known_binary("masks", np.array([0.0, 1.0]))
+    jax.jit(lambda masks: checks.known_binary("masks", masks))(np.array([0.0, 2.0]))
+    with pytest.raises(ValueError, match=r"^masks must be 0 or 1 everywhere, found 255 among 2 other values\.$"):
+        checks.known_binary("masks", np.array([0, 255, 1, 255], np.uint8))
+    with pytest.raises(ValueError, match=r"found nan among 1 other values"):
+        checks.known_binary("masks", np.array([0.0, np.nan]))

@@ -12,7 +12,9 @@ PACKAGE = "robust_saliency"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
 FLOOR = {"types", "checks", "randomness", "blur", "rows"}
-MIDDLE = {"projections", "threat", "losses", "baselines", "schedules", "ensembles", "ranks", "map_distances"}
+MIDDLE = {
+    "projections", "threat", "losses", "baselines", "schedules", "ensembles", "ranks", "map_distances", "inside",
+}  # fmt: skip
 SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
 PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
 EDGES = {

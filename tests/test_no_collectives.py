@@ -10,7 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import attacks, map_attacks, metrics, models, robustness_programs, saliency, sharding, survivors
+from robust_saliency import (
+    attacks,
+    map_attacks,
+    metrics,
+    models,
+    neurons,
+    robustness_programs,
+    saliency,
+    sharding,
+    survivors,
+)
 from robust_saliency.attacks import stages
 from robust_saliency.config import Robustness
 from robust_saliency.evaluate_programs import make_programs
@@ -108,6 +118,25 @@ def test_maps_of_noisy_images(placed):
     for label, program in programs.explain_again.items():
         averages = {method: jnp.ones(batch["image"].shape[1:3]) for method in programs.maps}
         assert collectives(program, variables, keys, batch, batch["image"][..., 0], averages) == [], label
+
+
+def test_neurons(placed):
+    classifier, variables, batch, keys = placed
+
+    def facts(variables, keys, batch):
+        logits_fn = classifier.logits_fn(variables)
+        units = neurons.activations(logits_fn, batch["image"], "conv3")
+        differences = neurons.prediction_differences(
+            logits_fn, batch["image"], batch["label"], "conv3", neurons.Tracing(chunk_size=4)
+        )
+        score = neurons.unit_score(logits_fn, "conv3/conv", 0)
+        return (
+            neurons.overlaps(units, jnp.zeros(8), batch["lesion_mask"][..., None]),
+            neurons.most_influential(differences, 3),
+            neurons.ascend(score, keys, batch["image"], neurons.Ascent(num_steps=1, start="gaussian", unroll=True)),
+        )
+
+    assert collectives(jax.jit(facts), variables, keys, batch) == []
 
 
 @pytest.mark.parametrize("name", metrics.SIMILARITIES)

@@ -1,19 +1,9 @@
-"""For methods that look inside the network: what is behind a logits_fn."""
+"""The layer that a class activation map is made of."""
 
 import jax
 
 from robust_saliency import checks
-from robust_saliency.types import Images, LogitsFn
-
-
-def network_of(logits_fn: LogitsFn, method: str, attribute: str):
-    """``logits_fn``; raises ValueError where it is a plain function, of which only the logits are known."""
-    if not hasattr(logits_fn, attribute):
-        raise ValueError(
-            f"{method} looks inside the network: give it Classifier.logits_fn(variables) itself, not another function "
-            f"of images, got {type(logits_fn).__name__}."
-        )
-    return logits_fn
+from robust_saliency.types import Images
 
 
 def layer_of(network, images: Images, layer: str) -> str:

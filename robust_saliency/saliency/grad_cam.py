@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks
-from robust_saliency.saliency._network import layer_of, network_of
+from robust_saliency.inside import network_of
+from robust_saliency.saliency._network import layer_of
 from robust_saliency.saliency._reduce import MapSpec, reduce_entries
 from robust_saliency.saliency.gradient import checked_images, label_score
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, spec

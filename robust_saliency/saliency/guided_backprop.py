@@ -1,6 +1,6 @@
 """Guided backpropagation: the gradient of a network whose activations let only positive gradients back."""
 
-from robust_saliency.saliency._network import network_of
+from robust_saliency.inside import network_of
 from robust_saliency.saliency._reduce import MapSpec
 from robust_saliency.saliency.gradient import gradient
 from robust_saliency.types import Images, Key, Labels, LogitsFn, Maps, spec
