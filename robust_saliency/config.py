@@ -17,8 +17,7 @@ EXPLAINED = ("predicted", "true")
 RESERVED = {
     "attacks": (),
     "maps": (
-        "centre_gaussian", "evidence_mask", "file", "image", "lesion_mask", "prediction", "probabilities", "random",
-        "sobel",
+        "centre_gaussian", "evidence_mask", "file", "image", "lesion_mask", "prediction", "probabilities", "random", "sobel",
     ),
     "metrics": ("group", "id", "label", "method"),
 }  # fmt: skip
@@ -281,8 +280,7 @@ def _evaluation(section: Mapping) -> Evaluation:
 
     for name in RESERVED:
         labels = _section(section, name, "config.evaluation")
-        averages = [f"average of {label}" for label in labels] if name == "maps" else []
-        check_labels(labels, f"config.evaluation.{name}", (*RESERVED[name], *averages))
+        check_labels(labels, f"config.evaluation.{name}", (*RESERVED[name], *_made_of(labels, name)))
 
     plain = {name: value for name, value in section.items() if name not in ("attacks", "maps", "metrics")}
     parsed = dataclasses.replace(
@@ -306,6 +304,13 @@ def _evaluation(section: Mapping) -> Evaluation:
     for label, method in parsed.metrics:
         _check_metric(method, f"config.evaluation.metrics.{label}")
     return parsed
+
+
+def _made_of(labels: Iterable[str], kind: str) -> list[str]:
+    """Labels of maps that an evaluation adds by itself: the average of each method, and a map of each mask."""
+    if kind != "maps":
+        return []
+    return [f"average of {label}" for label in labels] + [label for label in labels if label.endswith("_mask")]
 
 
 def check_labels(labels: Iterable[str], where: str, reserved: Iterable[str] = ()) -> None:

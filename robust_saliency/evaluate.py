@@ -14,7 +14,7 @@ from robust_saliency.attacks import stages
 from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
 from robust_saliency.evaluate_blind import AVERAGED, average_maps, blind_kinds
-from robust_saliency.evaluate_programs import Programs, make_programs, own_metrics, usable_metrics
+from robust_saliency.evaluate_programs import MASK_FIELDS, Programs, make_programs, own_metrics, usable_metrics
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 
@@ -43,7 +43,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         split = getattr(data, settings.split)
         indices = data_lib.choose(len(split), settings.num_examples)
         mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
-        masks = _mask_names(split)
+        masks = _masks(split, data.concept_names, settings)
         programs = make_programs(classifier, settings, masks)
         results = _Results(_picture_ids(split, indices, settings.num_pictures), _fractions(settings, masks, data))
         variables = sharding.put_replicated(variables, mesh)
@@ -65,6 +65,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
                 identity=[settings.split, experiment.plain["data"]],
                 network=described["config"]["model"],
             ).robust
+        batches = (_with_concepts(rows, data.concept_names, masks) for rows in batches)
         explained = (_explained(programs, settings, variables, rows, mesh) for rows in batches)
         first = list(itertools.islice(explained, -(-AVERAGED // settings.batch_size)))
         averages = _averages(first)
@@ -179,7 +180,7 @@ class _Results:
         if not chosen.any():
             return
         columns = {"ids": rows["id"], "image": rows["image"]}
-        columns |= {name: rows[name] for name in ("label", "lesion_mask", "evidence_mask") if name in rows}
+        columns |= {name: rows[name] for name in rows if name == "label" or name.endswith("_mask")}
         columns |= {name: results["example"][name] for name in ("prediction", "confidence")}
         columns |= {f"map/{label}": maps for label, maps in results["maps"].items()}
         self._shown.append({name: values[chosen] for name, values in columns.items()})
@@ -251,9 +252,20 @@ def _picture_ids(split, indices: np.ndarray, wanted: int) -> set[int]:
     return {int(i) for i in split.gather(chosen)["id"]} if len(chosen) else set()
 
 
-def _mask_names(split) -> tuple[str, ...]:
+def _masks(split, concept_names: tuple[str, ...], settings) -> tuple[str, ...]:
+    """Names of the masks of a split: lesion and evidence, where it has them, and the concepts that a metric names."""
     fields = split.gather(np.arange(1))
-    return tuple(name.removesuffix("_mask") for name in ("lesion_mask", "evidence_mask") if name in fields)
+    own = [name for name in ("lesion", "evidence") if f"{name}_mask" in fields]
+    named = {getattr(method.spec, field, None) for _, method in settings.metrics for field in MASK_FIELDS}
+    return (*own, *(concept for concept in concept_names if concept in named and "concepts" in fields))
+
+
+def _with_concepts(rows: dict, concept_names: tuple[str, ...], masks: tuple[str, ...]) -> dict:
+    """The rows with a field '<concept>_mask' ``[B, H, W]`` for each concept among ``masks``, and without the others."""
+    shown = {
+        f"{name}_mask": rows["concepts"][..., concept_names.index(name)] for name in masks if name in concept_names
+    }
+    return {name: value for name, value in rows.items() if name != "concepts"} | shown
 
 
 def _check_fits(described: dict, data: data_lib.Data) -> None:

@@ -13,6 +13,10 @@ from robust_saliency.config import Evaluation, Method
 from robust_saliency.evaluate_blind import blind_kinds, blind_maps
 
 
+# Fields of a metric's spec that name a mask of the data.
+MASK_FIELDS = ("mask", "within")
+
+
 class Programs(NamedTuple):
     """Jitted functions of (variables, ...); attacks, decisions and maps by label.
 
@@ -183,7 +187,7 @@ def usable_metrics(settings: Evaluation, masks: tuple[str, ...]) -> tuple[list[t
     """The metrics whose masks the data has, and for each of the others the reason why it is not measured."""
     usable, skipped = [], {}
     for label, method in settings.metrics:
-        wanted = [getattr(method.spec, field) for field in ("mask", "within") if hasattr(method.spec, field)]
+        wanted = [getattr(method.spec, field) for field in MASK_FIELDS if hasattr(method.spec, field)]
         missing = [name for name in wanted if name not in masks]
         if missing:
             skipped[label] = f"the data has no {' and no '.join(missing)} mask"

@@ -196,6 +196,7 @@ def test_merge_refuses_a_field_that_is_not_there():
     ("kind", "label", "message"),
     [
         ("maps", "random", "the label 'random' is taken"),
+        ("maps", "ruler_mask", "the label 'ruler_mask' is taken"),
         ("maps", "a/b", "must not be empty, start with a dot or hold a slash, got 'a/b'"),
         ("metrics", "group", "the label 'group' is taken"),
         ("attacks", "..", "start with a dot"),

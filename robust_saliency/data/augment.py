@@ -52,7 +52,8 @@ class AugmentSpec:
 
 def to_float(batch: Batch) -> dict[str, Array]:
     """``batch`` with 8-bit images as float32 in [0, 1] and masks as float32 0 or 1; all else as it came."""
-    floats = {name: jnp.asarray(batch[name]).astype(jnp.float32) for name in MASKS if name in batch}
+    masks = (name for name in batch if name in MASKS or name.endswith("_mask"))
+    floats = {name: jnp.asarray(batch[name]).astype(jnp.float32) for name in masks}
     image = jnp.asarray(batch["image"])
     if image.dtype == jnp.uint8:
         floats["image"] = image.astype(jnp.float32) / 255.0

@@ -14,7 +14,7 @@ from robust_saliency.report.load import Run, Study
 _PERCENTILE = 99.0
 _MOST_IMAGES = 12
 _MOST_PIXELS = 96
-_MASKS = ("lesion_mask", "evidence_mask")
+_FIRST_MASKS = ("lesion_mask", "evidence_mask")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,10 @@ def _row(study: Study, runs: list[Run], example: int) -> PictureRow:
     pictures, at = runs[0].pictures, [int(np.flatnonzero(run.pictures["ids"] == example)[0]) for run in runs]
     label = _class_name(study, pictures["label"][at[0]])
     image = pictures["image"][at[0]]
-    masks = {name: pictures[name][at[0]] for name in _MASKS if name in pictures}
+    others = sorted(
+        name for name in pictures if name.endswith("_mask") and "/" not in name and name not in _FIRST_MASKS
+    )
+    masks = {name: pictures[name][at[0]] for name in (*_FIRST_MASKS, *others) if name in pictures}
     outlines = {name.removesuffix("_mask"): outline(mask) for name, mask in masks.items() if mask.any()}
     return PictureRow(
         name=str(example),
