@@ -116,9 +116,14 @@ def metric(name: str, **changes) -> ConfigDict:
     config.points = placeholder(int)  # deletion, insertion
     config.score = placeholder(str)  # deletion, insertion: probability, logit, allegiance
     config.baseline = _baseline()  # deletion, insertion: what a deleted pixel becomes
-    config.similarity = placeholder(str)  # noise_stability: spearman, ssim, top_k_intersection
+    # noise_stability, random_logit: spearman, kendall, ssim, top_k_intersection
+    config.similarity = placeholder(str)
     config.sigma = placeholder(float)  # noise_stability: deviation of the noise, in pixels of [0, 1]
     config.num_samples = placeholder(int)  # noise_stability: noisy images an example
+    config.noise = _noise()  # max_sensitivity, average_sensitivity, relative_input_stability, relative_output_stability
+    config.norm = placeholder(str)  # relative stabilities: l1, l2, linf
+    config.least_share = placeholder(float)  # relative stabilities: of the mean, that a pixel is divided by at least
+    config.least_change = placeholder(float)  # relative stabilities: of image or logits, that is divided by at least
     config.update(changes)
     return config
 
@@ -128,6 +133,14 @@ def _baseline() -> ConfigDict:
     config.kind = placeholder(str)  # black, white, mean, blur, uniform, constant
     config.value = placeholder(float)  # constant
     config.blur_sigma = placeholder(float)  # blur: pixels
+    return config
+
+
+def _noise() -> ConfigDict:
+    config = ConfigDict()
+    config.kind = placeholder(str)  # gaussian, uniform
+    config.scale = placeholder(float)  # deviation or radius, in pixels of [0, 1]
+    config.num_samples = placeholder(int)  # noisy images an example
     return config
 
 

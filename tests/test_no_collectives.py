@@ -103,7 +103,13 @@ def test_saliency_methods(placed, name):
 
 def test_maps_of_noisy_images(placed):
     classifier, variables, batch, keys = placed
-    changes = {"metrics": {"gini": {"name": "noise_stability", "num_samples": 2}}}
+    changes = {
+        "metrics": {
+            "gini": {"name": "noise_stability", "num_samples": 2},
+            "entropy": {"name": "random_logit", "similarity": "kendall"},
+            "total_variation": {"name": "relative_output_stability", "noise": {"num_samples": 2}},
+        }
+    }
     programs = make_programs(classifier, tiny.experiment(evaluation=changes).evaluation, ("lesion", "evidence"))
     for label, program in programs.explain_again.items():
         assert collectives(program, variables, keys, batch, batch["image"][..., 0]) == [], label

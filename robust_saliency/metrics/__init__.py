@@ -5,6 +5,9 @@ in the order of :data:`ARGUMENTS`, which :func:`run` does. A spec also carries t
 class for the defaults and on an instance for its options: ``title``, ``direction`` ('higher', 'lower' or 'none' is
 better), ``range`` (low, high), and the first line of its docstring as the definition. NaN means "no meaning here" (an
 empty mask, a zero map): leave those out of means, and state :func:`count_nan`.
+
+Not in ``METRICS``, since they need what is in no evaluation: the similarities of two maps (``SIMILARITIES``),
+:func:`parameter_randomisation`, of two sets of weights, and :func:`input_invariance`, of two networks.
 """
 
 import jax.numpy as jnp
@@ -33,6 +36,7 @@ from robust_saliency.metrics.faithfulness import (
     insertion_curve,
     rank_order,
 )
+from robust_saliency.metrics.input_invariance import InputInvariance, input_invariance
 from robust_saliency.metrics.localisation import (
     PointingGame,
     RankAccuracy,
@@ -42,6 +46,21 @@ from robust_saliency.metrics.localisation import (
     rank_accuracy,
     relevance_mass,
     relevance_mass_given,
+)
+from robust_saliency.metrics.noise import Noise, NoisyMaps, noisy_logits, noisy_maps
+from robust_saliency.metrics.random_logit import RandomLogit, random_logit
+from robust_saliency.metrics.randomisation import (
+    ParameterRandomisation,
+    parameter_randomisation,
+    parameter_randomisation_of,
+)
+from robust_saliency.metrics.relative_stability import (
+    RelativeInputStability,
+    RelativeOutputStability,
+    relative_input_stability,
+    relative_input_stability_of,
+    relative_output_stability,
+    relative_output_stability_of,
 )
 from robust_saliency.metrics.similarity import (
     SIMILARITIES,
@@ -58,12 +77,24 @@ from robust_saliency.metrics.similarity import (
 )
 from robust_saliency.metrics.smoothness import TotalVariation, total_variation
 from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini, relevance
-from robust_saliency.metrics.stability import NoiseStability, noise_stability
+from robust_saliency.metrics.stability import (
+    AverageSensitivity,
+    MaxSensitivity,
+    NoiseStability,
+    average_sensitivity,
+    average_sensitivity_of,
+    max_sensitivity,
+    max_sensitivity_of,
+    noise_stability,
+    noise_stability_of,
+)
 from robust_saliency.types import Array
 
 ARGUMENTS = ("logits_fn", "saliency_fn", "key", "images", "labels", "maps", "masks")
 
 _PERTURBED = ("logits_fn", "key", "images", "labels", "maps")
+_EXPLAINED = ("saliency_fn", "key", "images", "labels", "maps")
+_BOTH = ("logits_fn", *_EXPLAINED)
 
 METRICS = {
     "accuracy": (Accuracy, image_accuracy, ("logits_fn", "images", "labels")),
@@ -78,7 +109,12 @@ METRICS = {
     "rank_accuracy": (RankAccuracy, rank_accuracy, ("maps", "masks")),
     "deletion_auc": (Deletion, deletion_auc, _PERTURBED),
     "insertion_auc": (Insertion, insertion_auc, _PERTURBED),
-    "noise_stability": (NoiseStability, noise_stability, ("saliency_fn", "key", "images", "labels", "maps")),
+    "noise_stability": (NoiseStability, noise_stability, _EXPLAINED),
+    "max_sensitivity": (MaxSensitivity, max_sensitivity, _EXPLAINED),
+    "average_sensitivity": (AverageSensitivity, average_sensitivity, _EXPLAINED),
+    "relative_input_stability": (RelativeInputStability, relative_input_stability, _BOTH),
+    "relative_output_stability": (RelativeOutputStability, relative_output_stability, _BOTH),
+    "random_logit": (RandomLogit, random_logit, _BOTH),
 }
 
 
@@ -110,23 +146,34 @@ __all__ = [
     "SIMILARITIES",
     "SSIM",
     "Accuracy",
+    "AverageSensitivity",
     "CentreShift",
     "Confidence",
     "Deletion",
     "Entropy",
     "Gini",
+    "InputInvariance",
     "Insertion",
     "Kendall",
     "Margin",
+    "MaxSensitivity",
+    "Noise",
     "NoiseStability",
+    "NoisyMaps",
+    "ParameterRandomisation",
     "PointingGame",
+    "RandomLogit",
     "RankAccuracy",
+    "RelativeInputStability",
+    "RelativeOutputStability",
     "RelevanceMass",
     "RelevanceMassGiven",
     "Spearman",
     "TopK",
     "TotalVariation",
     "auc",
+    "average_sensitivity",
+    "average_sensitivity_of",
     "blind",
     "centre_shift",
     "confidence",
@@ -137,14 +184,27 @@ __all__ = [
     "entropy",
     "fractions",
     "gini",
+    "input_invariance",
     "insertion_auc",
     "insertion_curve",
     "kendall",
     "margin",
+    "max_sensitivity",
+    "max_sensitivity_of",
     "noise_stability",
+    "noise_stability_of",
+    "noisy_logits",
+    "noisy_maps",
+    "parameter_randomisation",
+    "parameter_randomisation_of",
     "pointing_game",
+    "random_logit",
     "rank_accuracy",
     "rank_order",
+    "relative_input_stability",
+    "relative_input_stability_of",
+    "relative_output_stability",
+    "relative_output_stability_of",
     "relevance",
     "relevance_mass",
     "relevance_mass_given",
