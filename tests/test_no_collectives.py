@@ -103,16 +103,26 @@ def test_saliency_methods(placed, name):
 
 def test_maps_of_noisy_images(placed):
     classifier, variables, batch, keys = placed
-    changes = {
-        "metrics": {
-            "gini": {"name": "noise_stability", "num_samples": 2},
-            "entropy": {"name": "random_logit", "similarity": "kendall"},
-            "total_variation": {"name": "relative_output_stability", "noise": {"num_samples": 2}},
-        }
-    }
+    changes = {"metrics": {"gini": {"name": "noise_stability", "num_samples": 2}}}
     programs = make_programs(classifier, tiny.experiment(evaluation=changes).evaluation, ("lesion", "evidence"))
     for label, program in programs.explain_again.items():
         assert collectives(program, variables, keys, batch, batch["image"][..., 0]) == [], label
+
+
+def test_maps_of_noisy_images_and_their_logits_and_of_other_classes(placed):
+    classifier, variables, batch, keys = placed
+    specs = [metrics.RelativeOutputStability(noise=metrics.Noise(num_samples=2)), metrics.RandomLogit()]
+
+    def measure(variables, keys, batch):
+        logits_fn = classifier.logits_fn(variables)
+
+        def saliency_fn(keys, images, labels):
+            return saliency.run(logits_fn, keys, images, labels, saliency.Gradient())
+
+        given = {"key": keys, "images": batch["image"], "labels": batch["label"], "maps": batch["image"][..., 0]}
+        return [metrics.run(spec, logits_fn=logits_fn, saliency_fn=saliency_fn, **given) for spec in specs]
+
+    assert collectives(jax.jit(measure), variables, keys, batch) == []
 
 
 @pytest.mark.parametrize("name", metrics.SIMILARITIES)
