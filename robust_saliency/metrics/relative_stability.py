@@ -23,8 +23,8 @@ class RelativeStability(Relevance):
 
     norm: 'l1', 'l2' or 'linf' of the relative change.
     least_share: what is divided by is at least this share of its mean absolute value over the example, above 0. At 1 a
-        pixel below the mean counts with its change over the mean; towards 0, which is the paper's, pixels that happen
-        to be near zero make up the whole score.
+        pixel below the mean counts with its change over the mean. Towards 0, which is the paper's, pixels of the map
+        that happen to be near zero make up the whole score, and black ones of the image hide every change.
     least_change: what the change of the map is divided by at least. The 1e-6 that others take is less than the rounding
         of float32 logits.
     """
