@@ -53,6 +53,7 @@ from robust_saliency.metrics.randomisation import (
     ParameterRandomisation,
     parameter_randomisation,
     parameter_randomisation_of,
+    randomised_maps,
 )
 from robust_saliency.metrics.relative_stability import (
     RelativeInputStability,
@@ -199,6 +200,7 @@ __all__ = [
     "parameter_randomisation_of",
     "pointing_game",
     "random_logit",
+    "randomised_maps",
     "rank_accuracy",
     "rank_order",
     "relative_input_stability",

@@ -5,8 +5,9 @@ It needs two sets of weights, so it is not among ``METRICS`` but a function of i
     fresh = classifier.init(key)  # as before training, never of another distribution
     explain = jax.jit(lambda variables, key, images, labels: ...)
     saliency_of = lambda variables: functools.partial(explain, variables)
-    curve = parameter_randomisation(saliency_of, variables, fresh, classifier.layers, key, images, labels)
-    points(variables, classifier.layers)  # what the points of the curve, [B, points], are called
+    maps = randomised_maps(saliency_of, variables, fresh, classifier.layers, key, images, labels)
+    curve = jax.jit(parameter_randomisation_of)(maps)  # [B, points]
+    points(variables, classifier.layers)  # what they are called
 
 Variables are plain nested dicts ``{'params', 'state'}`` whose paths begin with the names of layers, as those of
 ``models.from_linen`` and ``from_nnx`` do; ``layers`` are names in the order in which the layers finish.
