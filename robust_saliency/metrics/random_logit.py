@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency import randomness
-from robust_saliency.metrics.similarity import Alike, alike
+from robust_saliency.metrics.alike import Alike, alike
 from robust_saliency.metrics.sparsity import by_option
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, SaliencyFn, spec
 

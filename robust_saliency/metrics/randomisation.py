@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks
-from robust_saliency.metrics.similarity import Alike, alike_each
+from robust_saliency.metrics.alike import Alike, alike_each
 from robust_saliency.metrics.sparsity import by_option
 from robust_saliency.types import Array, Images, Key, Labels, SaliencyFn, spec
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks
+from robust_saliency.metrics.alike import Alike, alike_each
 from robust_saliency.metrics.noise import Noise, NoisyMaps, noisy_maps
-from robust_saliency.metrics.similarity import Alike, alike_each
 from robust_saliency.metrics.sparsity import Relevance, by_option, by_sign, peak, relevance
 from robust_saliency.types import Array, Images, Key, Labels, Maps, SaliencyFn, Scalar, spec
 

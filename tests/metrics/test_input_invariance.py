@@ -77,9 +77,10 @@ def test_random_numbers_of_the_method_are_the_same_for_both_networks(images, wei
     np.testing.assert_allclose(score(tanh_of(weights), images, method, -1.0), np.zeros(BATCH), atol=1e-5)
 
 
-def test_networks_that_can_be_looked_into_still_can(images):
+def test_networks_that_can_be_looked_into_still_can(images, rng):
     classifier = models.make(models.SmallCNN(width=2), (SIDE * 3, SIDE * 3, CHANNELS), CLASSES)
-    variables = classifier.init(jax.random.key(0))
+    shapes = jax.eval_shape(classifier.init, jax.random.key(0))
+    variables = jax.tree.map(lambda leaf: rng.normal(scale=0.3, size=leaf.shape).astype(np.float32), shapes)
     large = np.kron(images, np.ones((1, 3, 3, 1), np.float32))
     logits_fn = classifier.logits_fn(variables)
     for method in (saliency.GradCAM(layer="conv1", sign="abs"), saliency.GuidedBackprop()):
