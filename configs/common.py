@@ -118,20 +118,24 @@ def metric(name: str, **changes) -> ConfigDict:
     config.points = placeholder(int)  # deletion, insertion, effective_complexity: both ends among them; road: neither
     config.score = placeholder(str)  # probability or logit; of a curve: accuracy, allegiance too
     config.baseline = _baseline()  # deletion, insertion, completeness, ...: what a deleted pixel becomes
-    config.noise = placeholder(float)  # road: deviation of the noise on imputed pixels
     config.colour = placeholder(str)  # allegiance_auc: black or white
     config.tolerated = placeholder(float)  # effective_complexity: distance from the score of the whole image
     config.perturbation = placeholder(str)  # infidelity: noise or squares
     config.most_side = placeholder(int)  # infidelity with squares: pixels
-    config.scale = placeholder(str)  # infidelity: none, best, share
+    config.scaling = placeholder(str)  # infidelity: none, best, share
     config.fraction = placeholder(float)  # faithfulness_correlation: share of the pixels in a set
     config.patch = placeholder(int)  # monotonicity: pixels of its side
     config.gradient = placeholder(str)  # alignment: logit or margin
     config.cosine = placeholder(bool)  # alignment: over the image's length too
     config.centre = placeholder(float)  # alignment: the pixel value that counts as nothing
-    config.similarity = placeholder(str)  # noise_stability: spearman, ssim, top_k_intersection
-    config.sigma = placeholder(float)  # noise_stability, infidelity: deviation of the noise, in pixels of [0, 1]
+    # noise_stability, random_logit: spearman, kendall, ssim, top_k_intersection
+    config.similarity = placeholder(str)
+    config.sigma = placeholder(float)  # noise_stability, infidelity, road: deviation of the noise, in pixels of [0, 1]
     config.num_samples = placeholder(int)  # noise_stability, infidelity, ...: changed images an example
+    config.noise = _noise()  # max_sensitivity, average_sensitivity, relative_input_stability, relative_output_stability
+    config.norm = placeholder(str)  # relative stabilities: l1, l2, linf
+    config.least_share = placeholder(float)  # relative stabilities: of the mean, that a pixel is divided by at least
+    config.least_change = placeholder(float)  # relative stabilities: of image or logits, that is divided by at least
     config.update(changes)
     return config
 
@@ -141,6 +145,14 @@ def _baseline() -> ConfigDict:
     config.kind = placeholder(str)  # black, white, mean, blur, uniform, constant
     config.value = placeholder(float)  # constant
     config.blur_sigma = placeholder(float)  # blur: pixels
+    return config
+
+
+def _noise() -> ConfigDict:
+    config = ConfigDict()
+    config.kind = placeholder(str)  # gaussian, uniform
+    config.scale = placeholder(float)  # deviation or radius, in pixels of [0, 1]
+    config.num_samples = placeholder(int)  # noisy images an example
     return config
 
 

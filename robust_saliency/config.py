@@ -17,7 +17,7 @@ EXPLAINED = ("predicted", "true")
 RESERVED = {
     "attacks": (),
     "maps": (
-        "centre_gaussian", "evidence_mask", "file", "image", "lesion_mask", "prediction", "probabilities", "random", "sobel",
+        "centre_gaussian", "file", "image", "prediction", "probabilities", "random", "sobel",
     ),
     "metrics": ("group", "id", "label", "method"),
 }  # fmt: skip

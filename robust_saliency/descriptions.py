@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from robust_saliency import attacks, objectives, saliency
+from robust_saliency import attacks, metrics, objectives, saliency
 from robust_saliency.baselines import Baseline
 from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
@@ -71,6 +71,8 @@ def _field(spec, field: dataclasses.Field) -> list[str]:
     value = getattr(spec, field.name)
     if isinstance(value, Baseline):
         return [f"{field.name} {_baseline(value)}"]
+    if isinstance(value, metrics.Noise):
+        return [f"{value.num_samples} draws of {value.kind} {field.name} of scale {_number(value.scale)}"]
     if field.name == "attack" and isinstance(spec, _STEPS_OF_THEIR_OWN):
         return [*_words(value.threat), f"validated with an attack of {getattr(value, 'num_steps', 1)} steps"]
     if dataclasses.is_dataclass(value):

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from robust_saliency import attacks, losses, metrics, models
 from robust_saliency import data as data_lib
 from robust_saliency.config import Evaluation, Method
 from robust_saliency.evaluate_blind import blind_kinds, blind_maps
-
 
 # Fields of a metric's spec that name a mask of the data.
 MASK_FIELDS = ("mask", "within")
@@ -133,7 +132,7 @@ def own_metrics(settings: Evaluation, masks: tuple[str, ...]) -> dict[str, Metho
 def _again_programs(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> dict:
     """By label of a map ``(variables, keys, batch, maps, averages) -> values``; empty where no metric asks for it."""
     usable, _ = usable_metrics(settings, masks)
-    specs = [(label, method) for label, method in usable if _explains_again(method)]
+    specs = {label: method.spec for label, method in usable if _explains_again(method)}
     if not specs:
         return {}
     maps_of = {label: _without_averages(_map_program(classifier, method)) for label, method in settings.maps}
@@ -152,7 +151,7 @@ def _one_blind(label: str, masks: tuple[str, ...], variables, keys, batch: dict,
     return blind_maps(masks, keys, batch, averages)[label]
 
 
-def _again_program(classifier, explain: Callable, specs: list[tuple[str, Method]], masks: tuple[str, ...]) -> Callable:
+def _again_program(classifier, explain: Callable, specs: dict[str, Any], masks: tuple[str, ...]) -> Callable:
     def measure(variables, keys, batch, maps, averages):
         def saliency_fn(keys, images, labels):
             copies = len(images) // len(batch["image"])
@@ -160,9 +159,7 @@ def _again_program(classifier, explain: Callable, specs: list[tuple[str, Method]
             return explain(variables, keys, {**others, "image": images, "explained": labels}, averages)
 
         available = {**_available(classifier, variables, keys, batch, maps, masks), "saliency_fn": saliency_fn}
-        return {
-            label: method.function(*(available[name] for name in method.needs), method.spec) for label, method in specs
-        }
+        return metrics.measure(specs, **available)[0]
 
     return measure
 

@@ -76,6 +76,12 @@ def test_the_guide_of_scaat_is_chosen_by_name_and_its_quantile_annealed():
     assert "guide smoothgrad" in descriptions.described(experiment.objective)
 
 
+def test_what_is_given_of_a_metrics_noise_stands_over_its_own_default():
+    section = {"name": "max_sensitivity", "noise": {"kind": "gaussian", "num_samples": 3}}
+    method = dict(parsed(evaluation={"metrics": {"gini": section}}).evaluation.metrics)["gini"]
+    assert method.spec == metrics.MaxSensitivity(noise=metrics.Noise(kind="gaussian", num_samples=3))
+
+
 def test_numbers_reach_the_specs():
     experiment = parsed(
         objective={"name": "adversarial", "attack": {"norm": "l2", "epsilon": 0.5, "num_steps": 5}},
@@ -178,6 +184,14 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
         ({"evaluation": {"metrics": {"deletion": {"order": "mrof"}}}}, r"Unknown order 'mrof'. Did you mean 'morf'"),
         ({"evaluation": {"metrics": {"deletion": {"score": "prob"}}}}, r"Unknown score 'prob'"),
         ({"evaluation": {"metrics": {"pointing_game": {"tolerance": -1}}}}, r"tolerance must be at least 0, got -1"),
+        (
+            {"evaluation": {"metrics": {"gini": {"name": "max_sensitivity", "noise": {"scale": -1.0}}}}},
+            r"config.evaluation.metrics.gini.noise.scale must be at least 0, got -1.0",
+        ),
+        (
+            {"evaluation": {"metrics": {"gini": {"name": "random_logit", "similarity": "centre_shift"}}}},
+            r"metrics.gini: Unknown similarity 'centre_shift'.*Choices: kendall, spearman, ssim, top_k_intersection",
+        ),
         ({"evaluation": {"split": "tests"}}, r"config.evaluation: Unknown evaluation.split 'tests'.*'test'"),
     ],
 )

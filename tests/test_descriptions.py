@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from robust_saliency import attacks, config, descriptions, objectives, saliency
+from robust_saliency import attacks, config, descriptions, metrics, objectives, saliency
 from robust_saliency.config_fields import Method
 from robust_saliency.threat import Threat
 from tests import tiny
@@ -38,6 +38,11 @@ def test_a_map_is_defined_before_its_settings():
     assert " Here: gradient: score logit" in text
     assert descriptions.kind(method) == "magnitude"
     assert descriptions.kind(Method("gradient", saliency.Gradient(sign="signed", channels="sum"), None)) == "signed"
+
+
+def test_the_noise_of_a_metric_is_said_in_words():
+    spec = metrics.MaxSensitivity(noise=metrics.Noise(kind="gaussian", scale=0.05, num_samples=4))
+    assert sentence("max_sensitivity", spec) == "max_sensitivity: sign abs, 4 draws of gaussian noise of scale 0.05."
 
 
 def test_a_reader_is_told_that_a_control_uses_the_true_mask():

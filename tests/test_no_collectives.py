@@ -139,6 +139,22 @@ def test_neurons(placed):
     assert collectives(jax.jit(facts), variables, keys, batch) == []
 
 
+def test_maps_of_noisy_images_and_their_logits_and_of_other_classes(placed):
+    classifier, variables, batch, keys = placed
+    specs = [metrics.RelativeOutputStability(noise=metrics.Noise(num_samples=2)), metrics.RandomLogit()]
+
+    def measure(variables, keys, batch):
+        logits_fn = classifier.logits_fn(variables)
+
+        def saliency_fn(keys, images, labels):
+            return saliency.run(logits_fn, keys, images, labels, saliency.Gradient())
+
+        given = {"key": keys, "images": batch["image"], "labels": batch["label"], "maps": batch["image"][..., 0]}
+        return [metrics.run(spec, logits_fn=logits_fn, saliency_fn=saliency_fn, **given) for spec in specs]
+
+    assert collectives(jax.jit(measure), variables, keys, batch) == []
+
+
 @pytest.mark.parametrize("name", metrics.SIMILARITIES)
 def test_similarities(placed, name):
     _, _, batch, _ = placed

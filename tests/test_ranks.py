@@ -15,6 +15,7 @@ tied_maps = hnp.arrays(np.float32, (2, 3, 4), elements=st.sampled_from([-2.0, -0
 jit_places, jit_centred, jit_order = (
     jax.jit(f) for f in (ranks.places, ranks.centred, lambda values: ranks.order(values)[0])
 )
+jit_concordance = jax.jit(ranks.concordance)
 top_share = jax.jit(ranks.top_share, static_argnums=1)
 
 
@@ -96,3 +97,21 @@ def test_stable_ranks_by_hand():
     rank, ascending = jax.jit(ranks.stable)(np.float32([[[5, 0, np.nan], [0, 3, 0]]]))
     np.testing.assert_array_equal(rank, [[[4, 0, 5], [1, 3, 2]]])
     np.testing.assert_array_equal(ascending, [[0, 0, 0, 3, 5, np.nan]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied_maps, tied_maps)
+def test_concordance_counts_every_pair(first, second):
+    x, y = (np.sign(m.reshape(2, 12, 1) - m.reshape(2, 1, 12)) for m in (first, second))
+    expected = [np.sum(values, (1, 2)) / 2 for values in (x * y, x != 0, y != 0)]
+    for found, count in zip(jit_concordance(first, second), expected, strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, count)
+
+
+def test_concordance_of_one_pixel_and_of_a_whole_example_alone(rng):
+    one = np.ones((2, 1, 1), np.float32)
+    np.testing.assert_array_equal(jit_concordance(one, one), np.zeros((3, 2)))
+    first, second = rng.integers(0, 9, (2, 5, 3, 4)).astype(np.float32)
+    whole = np.stack(jit_concordance(first, second))
+    np.testing.assert_array_equal(np.stack(jit_concordance(first[3:4], second[3:4])), whole[:, 3:4])

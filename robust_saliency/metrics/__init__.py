@@ -5,6 +5,9 @@ in the order of :data:`ARGUMENTS`, which :func:`run` does. A spec also carries t
 class for the defaults and on an instance for its options: ``title``, ``direction`` ('higher', 'lower' or 'none' is
 better), ``range`` (low, high), and the first line of its docstring as the definition. NaN means "no meaning here" (an
 empty mask, a zero map): leave those out of means, and state :func:`count_nan`.
+
+Not in ``METRICS``, since they need what is in no evaluation: the similarities of two maps (``SIMILARITIES``),
+:func:`parameter_randomisation`, of two sets of weights, and :func:`input_invariance`, of two networks.
 """
 
 import jax.numpy as jnp
@@ -33,6 +36,7 @@ from robust_saliency.metrics.faithfulness import (
     insertion_curve,
 )
 from robust_saliency.metrics.infidelity import Infidelity, infidelity
+from robust_saliency.metrics.input_invariance import InputInvariance, input_invariance
 from robust_saliency.metrics.localisation import (
     PointingGame,
     RankAccuracy,
@@ -44,24 +48,52 @@ from robust_saliency.metrics.localisation import (
     relevance_mass_given,
 )
 from robust_saliency.metrics.monotonicity import Monotonicity, monotonicity
+from robust_saliency.metrics.noise import Noise, NoisyMaps, noisy_logits, noisy_maps
 from robust_saliency.metrics.perturbed import rank_order
+from robust_saliency.metrics.random_logit import RandomLogit, random_logit
+from robust_saliency.metrics.randomisation import (
+    ParameterRandomisation,
+    parameter_randomisation,
+    parameter_randomisation_of,
+    randomised_maps,
+)
 from robust_saliency.metrics.registry import ARGUMENTS, METRICS, run
+from robust_saliency.metrics.relative_stability import (
+    RelativeInputStability,
+    RelativeOutputStability,
+    relative_input_stability,
+    relative_input_stability_of,
+    relative_output_stability,
+    relative_output_stability_of,
+)
 from robust_saliency.metrics.road import Road, road, road_curve
 from robust_saliency.metrics.sharing import count_runs, curve_fractions, measure
 from robust_saliency.metrics.similarity import (
     SIMILARITIES,
     SSIM,
     CentreShift,
+    Kendall,
     Spearman,
     TopK,
     centre_shift,
+    kendall,
     spearman,
     ssim,
     top_k_intersection,
 )
 from robust_saliency.metrics.smoothness import TotalVariation, total_variation
 from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini, relevance
-from robust_saliency.metrics.stability import NoiseStability, noise_stability
+from robust_saliency.metrics.stability import (
+    AverageSensitivity,
+    MaxSensitivity,
+    NoiseStability,
+    average_sensitivity,
+    average_sensitivity_of,
+    max_sensitivity,
+    max_sensitivity_of,
+    noise_stability,
+    noise_stability_of,
+)
 from robust_saliency.metrics.subsets import FaithfulnessCorrelation, faithfulness_correlation
 from robust_saliency.metrics.thresholds import BestIoU, MaskAUC, best_iou, mask_auc
 from robust_saliency.types import Array
@@ -75,31 +107,39 @@ def count_nan(values: Array) -> Array:
 
 __all__ = [
     "ARGUMENTS",
-    "CURVES",
     "METRICS",
     "SIMILARITIES",
     "SSIM",
     "Accuracy",
     "Alignment",
     "Allegiance",
+    "AverageSensitivity",
     "BestIoU",
     "CentreShift",
     "Completeness",
     "Confidence",
-    "Curve",
     "Deletion",
     "EffectiveComplexity",
     "Entropy",
     "FaithfulnessCorrelation",
     "Gini",
     "Infidelity",
+    "InputInvariance",
     "Insertion",
+    "Kendall",
     "Margin",
     "MaskAUC",
+    "MaxSensitivity",
     "Monotonicity",
+    "Noise",
     "NoiseStability",
+    "NoisyMaps",
+    "ParameterRandomisation",
     "PointingGame",
+    "RandomLogit",
     "RankAccuracy",
+    "RelativeInputStability",
+    "RelativeOutputStability",
     "RelevanceMass",
     "RelevanceMassGiven",
     "Road",
@@ -110,6 +150,8 @@ __all__ = [
     "allegiance_auc",
     "allegiance_curve",
     "auc",
+    "average_sensitivity",
+    "average_sensitivity_of",
     "best_iou",
     "blind",
     "centre_shift",
@@ -127,16 +169,31 @@ __all__ = [
     "fractions",
     "gini",
     "infidelity",
+    "input_invariance",
     "insertion_auc",
     "insertion_curve",
+    "kendall",
     "margin",
     "mask_auc",
+    "max_sensitivity",
+    "max_sensitivity_of",
     "measure",
     "monotonicity",
     "noise_stability",
+    "noise_stability_of",
+    "noisy_logits",
+    "noisy_maps",
+    "parameter_randomisation",
+    "parameter_randomisation_of",
     "pointing_game",
+    "random_logit",
+    "randomised_maps",
     "rank_accuracy",
     "rank_order",
+    "relative_input_stability",
+    "relative_input_stability_of",
+    "relative_output_stability",
+    "relative_output_stability_of",
     "relevance",
     "relevance_mass",
     "relevance_mass_given",

@@ -12,16 +12,16 @@ from robust_saliency.metrics.sparsity import Relevance, by_option, peak, relevan
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, Scalar, spec
 
 PERTURBATIONS = ("noise", "squares")
-SCALES = ("none", "best", "share")
+SCALINGS = ("none", "best", "share")
 
 
 @spec
 class Infidelity(Relevance):
     """Mean square of what a map foretells of the score's change under perturbations, less the change itself."""
 
-    title = by_option(lambda self: f"Infidelity, {self.perturbation}, scale {self.scale}")
+    title = by_option(lambda self: f"Infidelity, {self.perturbation}, scaling {self.scaling}")
     direction: ClassVar[str] = "lower"
-    range = by_option(lambda self: (0.0, 1.0 if self.scale == "share" else math.inf))
+    range = by_option(lambda self: (0.0, 1.0 if self.scaling == "share" else math.inf))
 
     sign: str = "raw"
     perturbation: str = "noise"
@@ -30,13 +30,13 @@ class Infidelity(Relevance):
     baseline: baselines.Baseline = baselines.Baseline()
     num_samples: int = 32
     score: str = "logit"
-    scale: str = "none"
+    scaling: str = "none"
 
     def __post_init__(self):
         super().__post_init__()
         checks.one_of("perturbation", self.perturbation, PERTURBATIONS)
         checks.one_of("score", self.score, perturbed.AMOUNTS)
-        checks.one_of("scale", self.scale, SCALES)
+        checks.one_of("scaling", self.scaling, SCALINGS)
         checks.at_least(1, num_samples=self.num_samples, most_side=self.most_side, where="Infidelity")
 
 
@@ -51,7 +51,7 @@ def infidelity(
     baseline (side 1 to ``most_side``, evenly) and ``<I, a>`` the sum of a over it, which fits maps that are
     attributions of the difference to the baseline, such as integrated gradients or input x gradient.
 
-    scale: 'none', ``beta = 1``, the source's definition, in squared units of f; maps of another unit than f are far
+    scaling: 'none', ``beta = 1``, the source's definition, in squared units of f; maps of another unit than f are far
     off, and magnitudes cannot foretell a sign. 'best', ``beta = mean(<I,a> d) / mean(<I,a>^2)`` with ``d`` the change
     of f, the least that a factor can reach. 'share', that over ``mean d^2``: 0 foretells everything but a factor, 1
     nothing, so that networks of other logits compare; NaN where no perturbation changes f.
@@ -66,11 +66,11 @@ def infidelity(
     foretold, logits = _draws(logits_fn, key, images, values / unit, spec)
     change = perturbed.amount(logits_fn(images), labels, spec.score)[:, None]
     change = change - perturbed.amount(logits, labels, spec.score)
-    if spec.scale == "none":
+    if spec.scaling == "none":
         return jnp.mean((unit[:, :, 0] * foretold - change) ** 2, axis=-1)
     beta = _ratio(jnp.mean(foretold * change, -1), jnp.mean(foretold**2, -1), 0)
     left = jnp.mean((beta[:, None] * foretold - change) ** 2, axis=-1)
-    return left if spec.scale == "best" else jnp.minimum(_ratio(left, jnp.mean(change**2, -1), jnp.nan), 1)
+    return left if spec.scaling == "best" else jnp.minimum(_ratio(left, jnp.mean(change**2, -1), jnp.nan), 1)
 
 
 def _draws(logits_fn: LogitsFn, key: Key, images: Images, maps: Maps, spec: Infidelity) -> tuple[Array, Array]:

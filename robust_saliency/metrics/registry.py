@@ -31,10 +31,24 @@ from robust_saliency.metrics.localisation import (
     relevance_mass_given,
 )
 from robust_saliency.metrics.monotonicity import Monotonicity, monotonicity
+from robust_saliency.metrics.random_logit import RandomLogit, random_logit
+from robust_saliency.metrics.relative_stability import (
+    RelativeInputStability,
+    RelativeOutputStability,
+    relative_input_stability,
+    relative_output_stability,
+)
 from robust_saliency.metrics.road import Road, road
 from robust_saliency.metrics.smoothness import TotalVariation, total_variation
 from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini
-from robust_saliency.metrics.stability import NoiseStability, noise_stability
+from robust_saliency.metrics.stability import (
+    AverageSensitivity,
+    MaxSensitivity,
+    NoiseStability,
+    average_sensitivity,
+    max_sensitivity,
+    noise_stability,
+)
 from robust_saliency.metrics.subsets import FaithfulnessCorrelation, faithfulness_correlation
 from robust_saliency.metrics.thresholds import BestIoU, MaskAUC, best_iou, mask_auc
 from robust_saliency.types import Array
@@ -42,6 +56,8 @@ from robust_saliency.types import Array
 ARGUMENTS = ("logits_fn", "saliency_fn", "key", "images", "labels", "maps", "masks")
 
 _PERTURBED = ("logits_fn", "key", "images", "labels", "maps")
+_EXPLAINED = ("saliency_fn", "key", "images", "labels", "maps")
+_BOTH = ("logits_fn", *_EXPLAINED)
 
 METRICS = {
     "accuracy": (Accuracy, image_accuracy, ("logits_fn", "images", "labels")),
@@ -66,7 +82,12 @@ METRICS = {
     "monotonicity": (Monotonicity, monotonicity, _PERTURBED),
     "completeness": (Completeness, completeness, _PERTURBED),
     "alignment": (Alignment, alignment, ("logits_fn", "images")),
-    "noise_stability": (NoiseStability, noise_stability, ("saliency_fn", "key", "images", "labels", "maps")),
+    "noise_stability": (NoiseStability, noise_stability, _EXPLAINED),
+    "max_sensitivity": (MaxSensitivity, max_sensitivity, _EXPLAINED),
+    "average_sensitivity": (AverageSensitivity, average_sensitivity, _EXPLAINED),
+    "relative_input_stability": (RelativeInputStability, relative_input_stability, _BOTH),
+    "relative_output_stability": (RelativeOutputStability, relative_output_stability, _BOTH),
+    "random_logit": (RandomLogit, random_logit, _BOTH),
 }
 
 

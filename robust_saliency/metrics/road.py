@@ -24,7 +24,7 @@ class Road(Relevance):
     order: str = "morf"
     points: int = 9
     score: str = "accuracy"
-    noise: Scalar = 0.01
+    sigma: Scalar = 0.01
 
     @by_option
     def range(self) -> tuple[float, float]:
@@ -47,7 +47,7 @@ def road_curve(
     Nine points are the 10 %, 20 %, ..., 90 % of the source. Removed pixels are filled by
     :func:`imputation.noisy_linear`; order 'morf' removes the most relevant first (lower is better), 'lerf' the least
     (higher is better), 'combined' is ``(lerf - morf) / 2`` (higher is better; PyTorch-Grad-CAM's). score: 'accuracy'
-    as in the source, 'allegiance', 'probability' or 'logit', as :func:`metrics.deletion_curve` says. noise: deviation
+    as in the source, 'allegiance', 'probability' or 'logit', as :func:`metrics.deletion_curve` says. sigma: deviation
     of the noise on imputed pixels, in pixels of [0, 1]; the sums are not cut to the box. Ties are broken at random by
     ``key``. A map that is zero or not finite gives NaN.
 
@@ -70,7 +70,7 @@ def fractions(points: int, pixels: int) -> np.ndarray:
 def _runs(spec: Road) -> tuple[Road, ...]:
     """What the logits of ``spec`` depend on, one entry for each order in which pixels are removed."""
     orders = perturbed.ORDERS if spec.order == "combined" else (spec.order,)
-    return tuple(Road(sign=spec.sign, order=order, points=spec.points, noise=spec.noise) for order in orders)
+    return tuple(Road(sign=spec.sign, order=order, points=spec.points, sigma=spec.sigma) for order in orders)
 
 
 def _logits(logits_fn: LogitsFn, key: Key, images: Images, maps: Maps, run: Road) -> Array:
@@ -84,7 +84,7 @@ def _logits(logits_fn: LogitsFn, key: Key, images: Images, maps: Maps, run: Road
     counts = jnp.asarray([0, *_counts(run.points, pixels)], rank.dtype)
 
     def changed(point):
-        return imputation.noisy_linear(noise_key, images, rank < counts[point], run.noise)
+        return imputation.noisy_linear(noise_key, images, rank < counts[point], run.sigma)
 
     return perturbed.logits_of(logits_fn, changed, 1 + run.points, perturbed.is_meaningless(values))
 

@@ -13,11 +13,13 @@ from robust_saliency.metrics.allegiance import SHARED as ALLEGIANCE
 from robust_saliency.metrics.complexity import SHARED as COMPLEXITY
 from robust_saliency.metrics.faithfulness import SHARED as FAITHFULNESS
 from robust_saliency.metrics.registry import run
+from robust_saliency.metrics.relative_stability import SHARED as RELATIVE_STABILITY
 from robust_saliency.metrics.road import SHARED as ROAD
 from robust_saliency.metrics.shared import Shared
+from robust_saliency.metrics.stability import SHARED as STABILITY
 from robust_saliency.types import Array
 
-SHARED: dict[type, Shared] = FAITHFULNESS | COMPLEXITY | ROAD | ALLEGIANCE
+SHARED: dict[type, Shared] = FAITHFULNESS | COMPLEXITY | ROAD | ALLEGIANCE | STABILITY | RELATIVE_STABILITY
 
 
 def measure(specs: Mapping[str, Any], **available) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -1,4 +1,4 @@
-"""How alike two maps of an image are: top-k intersection, Spearman, SSIM, and the shift of the centre of mass.
+"""How alike two maps of an image are: top-k, Spearman, Kendall, SSIM, and the shift of the centre of mass.
 
 ``function(maps, other_maps, spec) -> [B]``, symmetric in the two. Of two maps and not of one, so they are not among
 ``METRICS`` but in ``SIMILARITIES``: ``name -> (Spec, function)``; their specs carry the same facts. Relevance comes by
@@ -69,6 +69,29 @@ def rank_correlation(first: Array, second: Array) -> Array:
     x, y = (ranks.centred(values).astype(values.dtype) / size for values in (first, second))
     correlation = _sum(x * y) / (jnp.sqrt(_sum(x * x)) * jnp.sqrt(_sum(y * y)))
     return jnp.clip(correlation, -1, 1)
+
+
+@spec
+class Kendall(Relevance):
+    """Share of the pairs of pixels that the two maps order alike, less the share ordered differently."""
+
+    title: ClassVar[str] = "Kendall's tau-b"
+    direction: ClassVar[str] = "higher"
+    range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+
+def kendall(maps: Maps, other_maps: Maps, spec: Kendall | None = None) -> Array:
+    """``tau_b = (P - Q) / sqrt(U_a U_b)`` per example ``[B]``: in [-1, 1], higher is more alike.
+
+    P, Q: pairs of pixels that the maps order alike and differently; U: pairs that are not tied in a map. NaN where a
+    map is constant. Costs about three times Spearman's. Source: Kendall 1945, *The treatment of ties in ranking
+    problems*; of maps, Chen et al. 2019 (1905.09957).
+    """
+    spec = spec or Kendall()
+    first, second = _both(maps, other_maps, spec.sign)
+    balance, untied, other_untied = ranks.concordance(first, second)
+    tau = balance / jnp.sqrt(untied * other_untied)
+    return _unless_meaningless(jnp.clip(tau, -1, 1), first, second)
 
 
 @spec
@@ -163,6 +186,7 @@ def _windows(size: int) -> np.ndarray:
 SIMILARITIES = {
     "top_k_intersection": (TopK, top_k_intersection),
     "spearman": (Spearman, spearman),
+    "kendall": (Kendall, kendall),
     "ssim": (SSIM, ssim),
     "centre_shift": (CentreShift, centre_shift),
 }

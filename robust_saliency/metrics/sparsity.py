@@ -60,9 +60,14 @@ class Shares(Relevance):
 def relevance(maps: Maps, sign: str) -> Array:
     """Relevance ``[B, H, W]`` under a sign policy, at least float32; NaN for a map that is zero or not finite."""
     checks.rank("maps", maps, 3)
-    values = checks.lookup("sign", sign, SIGNS)(maps.astype(jnp.promote_types(maps.dtype, jnp.float32)))
-    greatest = peak(values)
-    return jnp.where((greatest > 0) & jnp.isfinite(greatest), values, jnp.nan)
+    values = by_sign(maps, sign)
+    return jnp.where(peak(values) > 0, values, jnp.nan)
+
+
+def by_sign(maps: Array, sign: str) -> Array:
+    """What counts of maps of any shape under a sign policy, at least float32: zeros stay, infinity becomes NaN."""
+    maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
+    return jnp.where(jnp.isfinite(maps), checks.lookup("sign", sign, SIGNS)(maps), jnp.nan)
 
 
 def peak(values: Array) -> Array:

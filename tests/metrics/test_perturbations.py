@@ -84,7 +84,7 @@ def test_infidelity_of_twice_the_gradient_is_the_variance_of_the_change(images):
     expected = 0.05**2 * np.sum(gradient[0] ** 2)
     np.testing.assert_allclose(score(spec, images, 2 * gradient), expected, rtol=0.1)
     np.testing.assert_allclose(
-        score(Infidelity(num_samples=4000, sigma=0.05, scale="best"), images, 2 * gradient), 0, atol=1e-6 * expected
+        score(Infidelity(num_samples=4000, sigma=0.05, scaling="best"), images, 2 * gradient), 0, atol=1e-6 * expected
     )
 
 
@@ -92,7 +92,7 @@ def test_the_share_that_a_map_cannot_foretell_is_what_is_not_along_the_gradient(
     """A map at angle t to the gradient foretells cos(t)^2 of the change's variance, whatever the scale of either."""
     other = np.random.default_rng(5).normal(size=gradient.shape).astype(np.float32)
     cosine = np.sum(other * gradient, (1, 2)) / np.sqrt(np.sum(other**2, (1, 2)) * np.sum(gradient**2, (1, 2)))
-    share = Infidelity(num_samples=4000, scale="share")
+    share = Infidelity(num_samples=4000, scaling="share")
     found = score(share, images, other)
     np.testing.assert_allclose(found, 1 - cosine**2, atol=0.05)
     np.testing.assert_allclose(score(share, images, 1e-8 * other, lambda x: 100 * logits_fn(x)), found, rtol=1e-3)

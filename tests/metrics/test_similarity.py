@@ -19,9 +19,11 @@ from robust_saliency.metrics import SIMILARITIES
 from robust_saliency.metrics.similarity import (
     SSIM,
     CentreShift,
+    Kendall,
     Spearman,
     TopK,
     centre_shift,
+    kendall,
     spearman,
     ssim,
     top_k_intersection,
@@ -31,7 +33,7 @@ BATCH, SHAPE = 5, (13, 17)
 every_similarity = pytest.mark.parametrize("name", SIMILARITIES)
 traces = collections.Counter()
 small_maps = hnp.arrays(np.float32, (1, 3, 4), elements=st.sampled_from([0.0, 1.0, 2.0, 5.0]))
-jit_spearman, jit_ssim, jit_shift = jax.jit(spearman), jax.jit(ssim), jax.jit(centre_shift)
+jit_spearman, jit_kendall, jit_ssim, jit_shift = (jax.jit(f) for f in (spearman, kendall, ssim, centre_shift))
 
 
 @functools.cache
@@ -186,6 +188,41 @@ def test_spearman_follows_order_alone_and_reaches_its_ends():
     np.testing.assert_array_equal(jit_spearman(ramp, np.exp(ramp)), [1])
     np.testing.assert_array_equal(jit_spearman(ramp, 1 / ramp), [-1])
     assert np.isnan(jit_spearman(ramp, np.full_like(ramp, 0.3)))[0]
+
+
+# Kendall
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_maps, small_maps)
+def test_kendall_is_that_of_scipy_with_ties(first, second):
+    assume(first.any() and second.any())
+    expected = stats.kendalltau(first.ravel(), second.ravel()).statistic
+    assert np.isnan(expected) == (np.ptp(first) == 0 or np.ptp(second) == 0)
+    np.testing.assert_allclose(jit_kendall(first, second)[0], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_kendall_of_an_image_sized_map_keeps_its_digits_and_its_memory(tied, rng):
+    """40 000 pixels have 8e8 pairs, 48 times what a float32 counts exactly; a table of them would take gigabytes."""
+    first = rng.normal(size=(1, 200, 200)).astype(np.float32)
+    second = (first + 3 * rng.normal(size=first.shape)).astype(np.float32)
+    first, second = (first.round(1), second.round(0)) if tied else (first, second)
+    program = jax.jit(lambda a, b: kendall(a, b, Kendall(sign="raw"))).lower(first, second).compile()
+    expected = stats.kendalltau(first.ravel(), second.ravel()).statistic
+    np.testing.assert_allclose(program(first, second), [expected], rtol=3e-6)
+    assert program.memory_analysis().temp_size_in_bytes < 100 * first.nbytes
+
+
+def test_kendall_follows_order_alone_reaches_its_ends_and_is_less_than_spearman_by_hand():
+    ramp = np.arange(1, 13, dtype=np.float32).reshape(1, 3, 4)
+    np.testing.assert_allclose(jit_kendall(ramp, np.exp(ramp)), [1], rtol=2e-7)
+    np.testing.assert_allclose(jit_kendall(ramp, 1 / ramp), [-1], rtol=2e-7)
+    assert np.isnan(jit_kendall(ramp, np.full_like(ramp, 0.3)))[0]
+    # 1 2 3 4 against 1 3 4 2: two of six pairs turned; tied 1 2 2 3 against 1 2 3 4: five of five, over sqrt(5 * 6)
+    four, turned, tied = np.float32([[[1, 2, 3, 4]]]), np.float32([[[1, 3, 4, 2]]]), np.float32([[[1, 2, 2, 3]]])
+    np.testing.assert_allclose(jit_kendall(four, turned), [2 / 6], rtol=1e-6)
+    np.testing.assert_allclose(jit_kendall(tied, four), [5 / np.sqrt(30)], rtol=1e-6)
 
 
 # SSIM
