@@ -6,7 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency import benchmark_training, environment, losses, models, records, sharding, timing, workdirs
+from robust_saliency import (
+    benchmark_maps,
+    benchmark_training,
+    environment,
+    losses,
+    models,
+    records,
+    sharding,
+    timing,
+    workdirs,
+)
 from robust_saliency.config import Benchmark, Experiment
 from robust_saliency.progress import say
 
@@ -15,7 +25,7 @@ COLUMNS = ("network", "batch", "steps", "compile_seconds", "images_per_second", 
 
 def benchmark(experiment: Experiment, workdir: str) -> str:
     """Times ``config.benchmark.attack`` on every network of ``MODELS`` at its defaults, and a training step of every
-    objective with that attack on the network of the config; prints and writes both tables.
+    objective with that attack, every map and every metric on the network of the config; prints and writes the tables.
 
     ratio: seconds of the attack over seconds of as many loss gradients, pair by pair in one run, the median of the
     pairs: 1 means that projection, steps and random start cost nothing. Returns the path of benchmark.json.
@@ -30,6 +40,7 @@ def benchmark(experiment: Experiment, workdir: str) -> str:
             classifier = make(Spec(), shape, settings.num_classes)
             rows.append({"network": name, **_timed(classifier, settings, shape, mesh)})
         training = benchmark_training.rows(experiment, mesh)
+        maps = benchmark_maps.rows(experiment, mesh)
         described = {
             "benchmark": experiment.plain.get("benchmark", {}),
             "command": environment.command(),
@@ -37,11 +48,13 @@ def benchmark(experiment: Experiment, workdir: str) -> str:
             "versions": environment.versions(),
             "rows": rows,
             "training": training,
+            "maps": maps,
         }
         path = os.path.join(workdir, "benchmark.json")
         records.write_json(path, described)
     print(_table(rows, COLUMNS))
     print(_table(training, benchmark_training.COLUMNS))
+    print(_table(maps, benchmark_maps.COLUMNS))
     return path
 
 

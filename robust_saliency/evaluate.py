@@ -236,6 +236,7 @@ def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_example
         "methods": methods,
         "metrics": {label: descriptions.facts(method) for label, method in specs},
         "not_measured": skipped,
+        "runs": dict(zip(("read", "made"), metrics.count_runs(method.spec for _, method in specs), strict=True)),
         "command": environment.command(),
         "hardware": environment.hardware(),
         "versions": environment.versions(),

@@ -2,13 +2,30 @@
 
 import math
 
-from robust_saliency import benchmark, benchmark_training, config, models, objectives, records, sharding
+import jax
+import jax.numpy as jnp
+import pytest
+
+from robust_saliency import (
+    benchmark,
+    benchmark_maps,
+    benchmark_training,
+    config,
+    metrics,
+    models,
+    objectives,
+    records,
+    saliency,
+    sharding,
+)
 from tests import tiny
 
 
 def test_every_network_and_objective_has_a_row_that_adds_up(tmp_path, capsys, monkeypatch):
     few = {name: objectives.OBJECTIVES[name] for name in ("standard", "adversarial", "free")}
     monkeypatch.setattr(objectives, "OBJECTIVES", few)
+    monkeypatch.setattr(saliency, "SALIENCY", {name: saliency.SALIENCY[name] for name in ("gradient", "active")})
+    monkeypatch.setattr(metrics, "METRICS", {name: metrics.METRICS[name] for name in ("gini", "allegiance_auc")})
     settings = {"batch_size": 4, "image_size": 32, "repetitions": 1, "attack": {"name": "pgd", "num_steps": 1}}
     path = benchmark.benchmark(tiny.experiment(benchmark=settings), str(tmp_path))
     described = records.read_json(path)
@@ -27,6 +44,57 @@ def test_every_network_and_objective_has_a_row_that_adds_up(tmp_path, capsys, mo
         assert row["gradients"] > 0 and row["images_per_second"] > 0
         assert (row["ratio"] is None) == (name == "standard")
     assert all(name in table for name in (*objectives.OBJECTIVES, *benchmark_training.COLUMNS))
+    maps = {row["name"]: row for row in described["maps"]}
+    passes = {name: (row["forwards"], row["gradients"]) for name, row in maps.items()}
+    assert passes == {
+        "gradient": (0, 1), "active": (0, 10), "class_maps": (0, 10), "gini": (0, 0), "allegiance_auc": (13, 0),
+    }  # fmt: skip
+    assert all((row["ratio"] is None) == (name == "gini") and row["seconds"] > 0 for name, row in maps.items())
+    assert all(name in table for name in (*maps, *benchmark_maps.COLUMNS))
+
+
+def passes_made(spec_of, shape, classes):
+    """How many images a method of a network passes forward for each of its own, counted where they pass."""
+    seen = []
+
+    def logits_fn(images):
+        jax.debug.callback(lambda n: seen.append(int(n)), jnp.int32(len(images)))
+        return jnp.tensordot(images, jnp.ones((*shape, classes)) * jnp.arange(1.0, classes + 1), 3)
+
+    jax.block_until_ready(spec_of(logits_fn))
+    jax.effects_barrier()
+    return sum(seen) / BATCH
+
+
+BATCH, SHAPE, CLASSES = 2, (12, 9, 3), 4
+NEED_A_NETWORK = ("grad_cam", "grad_cam_plus_plus", "guided_backprop")
+
+
+@pytest.mark.parametrize("name", [name for name in saliency.SALIENCY if name not in NEED_A_NETWORK])
+def test_a_map_makes_as_many_passes_as_are_said(name, key):
+    """Gradients share a forward pass: of the classes of an image, and of no two steps of a path."""
+    spec = saliency.SALIENCY[name][0](**{field: 5 for field in ("num_samples",) if name == "rise"})
+    forwards, gradients = benchmark_maps.SALIENCY_PASSES[name](spec, SHAPE, CLASSES)
+    images, labels = jax.random.uniform(key, (BATCH, *SHAPE)), jnp.array([0, 2])
+    made = passes_made(lambda f: jax.jit(lambda x: saliency.run(f, key, x, labels, spec))(images), SHAPE, CLASSES)
+    assert made == forwards + (1 if name in ("active", "inactive") else gradients)
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_a_metric_makes_as_many_passes_as_are_said(name, key):
+    spec = metrics.METRICS[name][0]()
+    forwards, gradients = benchmark_maps.METRIC_PASSES[name](spec, SHAPE, CLASSES)
+    images, labels = jax.random.uniform(key, (BATCH, *SHAPE)), jnp.array([0, 2])
+    mask = jnp.zeros((BATCH, *SHAPE[:2])).at[:, 3:6, 3:6].set(1)
+    given = {"key": key, "labels": labels, "maps": images[..., 0], "masks": {"lesion": mask, "evidence": mask}}
+
+    def measured(logits_fn):
+        def explain(key, images, labels):
+            return saliency.gradient(logits_fn, key, images, labels, saliency.Gradient())
+
+        return jax.jit(lambda x: metrics.run(spec, logits_fn=logits_fn, saliency_fn=explain, images=x, **given))(images)
+
+    assert passes_made(measured, SHAPE, CLASSES) == forwards + gradients
 
 
 def test_what_only_a_whole_training_has_is_left_out_of_a_step(monkeypatch):

@@ -8,6 +8,7 @@ import pandas
 import pytest
 
 from robust_saliency import data, evaluate, initialise, losses, metrics, records, saliency, sharding, train
+from robust_saliency.data import planted_lesions
 from robust_saliency.evaluate_blind import average_maps
 from robust_saliency.evaluate_programs import make_programs
 from robust_saliency.randomness import key_of, per_example_keys
@@ -210,9 +211,32 @@ def test_curves_pictures_and_summary_say_what_the_report_needs(run):
     assert summary["metrics"]["gini"]["direction"] == "higher"
     assert summary["objective"].startswith("CE(f(x), y) on the clean images")
     assert summary["num_examples"] == len(examples) == 24
+    assert summary["runs"] == {"read": 2, "made": 2}
     assert evaluate.is_done(experiment, str(workdir))
     for changes in ({"evaluation": {"num_pictures": 2}}, {"data": {"planted": {"shortcut": "ruler"}}}):
         assert not evaluate.is_done(tiny.experiment(**changes), str(workdir))
+
+
+def test_every_metric_of_one_map_can_be_asked_for_and_a_mask_may_be_a_concept(run, tmp_path):
+    copy = shutil.copytree(run[0], tmp_path / "copy")
+    own = {name: {"name": name} for name, (*_, needs) in metrics.METRICS.items() if "saliency_fn" not in needs}
+    asked = {**own, "ruler": {"name": "relevance_mass", "mask": "ruler"}}
+    plain = tiny.plain()["evaluation"]
+    settings = {"metrics": {**dict.fromkeys(plain["metrics"]), **asked}, "batch_size": 24}
+    settings |= {"maps": dict.fromkeys(set(plain["maps"]) - {"gradient"}), "attacks": dict.fromkeys(plain["attacks"])}
+    evaluate.evaluate(tiny.experiment(evaluation=settings), str(copy))
+    summary = records.read_json(copy / "evaluation" / "summary.json")
+    assert (set(summary["metrics"]), summary["not_measured"]) == (set(asked), {})
+    assert summary["runs"]["made"] < summary["runs"]["read"]
+    rows = tables(copy)[1].set_index("method")
+    split = data.load(tiny.experiment().data).test
+    ruler = split.gather(np.arange(len(split)))["concepts"][..., planted_lesions.CONCEPTS.index("ruler")]
+    shown = ruler.any(axis=(1, 2))
+    assert 0 < shown.sum() < len(shown)
+    np.testing.assert_array_equal(rows.loc["gradient", "ruler"].notna(), shown)
+    assert (rows.loc["ruler_mask", "ruler"].dropna() == 1).all()
+    finite = rows.loc["gradient"].drop(columns=["ruler"]).select_dtypes("number").notna().all()
+    assert finite[list(own)].all(), finite[~finite].index.tolist()
 
 
 def test_an_evaluation_killed_while_it_is_written_again_is_not_finished(run, tmp_path, monkeypatch):

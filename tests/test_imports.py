@@ -70,7 +70,8 @@ MAY_IMPORT = {
     "evaluate": BUILD | {"evaluate_blind", "evaluate_programs", "descriptions", "survivors"},
     "timing": set(),
     "benchmark_training": BUILD | {"config_wrappers", "timing", "train_step"},
-    "benchmark": BUILD | {"benchmark_training", "timing"},
+    "benchmark_maps": BUILD | {"timing"},
+    "benchmark": BUILD | {"benchmark_maps", "benchmark_training", "timing"},
     "explain": BUILD | {"report"},
     "study": BUILD | {"train", "evaluate", "benchmark", "report"},
     "study_robustness": BUILD

@@ -37,6 +37,7 @@ def made_with(study: Study) -> list[tuple[str, str]]:
     facts.append(("Trained with", trained if trained != study.command else ""))
     facts.append(("Evaluated with", evaluated if evaluated != study.command else ""))
     facts.append(("Explained class", f"the {summary['explained']} class" if summary.get("explained") else ""))
+    facts.append(("Shared work", _shared_work(summary.get("runs", {}))))
     facts.append(("Time", numbers.duration(study.seconds) if study.seconds is not None else ""))
     facts.append(("Hardware", _listed(summary.get("hardware", {}))))
     facts.append(("Versions", _listed(summary.get("versions", {}))))
@@ -50,6 +51,13 @@ def made_with(study: Study) -> list[tuple[str, str]]:
         facts.append((f"{label}, objective", study.of(label)[0].summary.get("objective", "")))
     facts += [(f"Not measured: {metric}", why) for metric, why in summary.get("not_measured", {}).items()]
     return [(name, text) for name, text in facts if text]
+
+
+def _shared_work(runs: dict[str, int]) -> str:
+    """Curves and noisy images of a map that several metrics read; empty where none is shared."""
+    if runs.get("made", 0) == runs.get("read", 0):
+        return ""
+    return f"of each map the metrics read {runs['read']} runs of changed images, of which {runs['made']} were made"
 
 
 def _training_time(phase: history.Phase) -> str:

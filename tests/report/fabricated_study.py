@@ -97,6 +97,7 @@ def write_run(directory, label, seed, attacks, classes, channels, masks, num_exa
         "seconds": 11.2, "command": f"python launch.py --mode=evaluate --workdir={label}",
         "hardware": {"platform": "cpu", "devices": "2 virtual CPU devices", "cores": "2"},
         "versions": {"python": "3.11.7", "jax": "0.10.2", "flax": "0.12.8", "robust_saliency": "0.1.0"},
+        "runs": {"read": 5, "made": 3},
         "data": "planted lesions, 24 px, 4096 train, 90 test", "attacks": dict(attacks), "methods": methods,
         "metrics": {
             name: {"title": title, "direction": direction, "low": 0, "high": 1, "description": description}

@@ -51,6 +51,10 @@ def test_one_seed_is_no_claim(study, page):
     assert "One seed was trained" in markdown(study)
 
 
+def test_work_that_metrics_share_is_counted(page):
+    assert "of each map the metrics read 5 runs of changed images, of which 3 were made" in page
+
+
 def test_the_glossary_defines_every_metric_and_method(page):
     for title, _, description in METRICS.values():
         assert f"<dt>{title} " in page and f"<dd>{description}</dd>" in page
