@@ -69,6 +69,7 @@ METRIC_PASSES = dict.fromkeys(metrics.METRICS, _NONE) | {
     "faithfulness_correlation": _forwards(lambda spec, shape: spec.num_samples),
     "monotonicity": _forwards(lambda spec, shape: 1 + spec.num_samples * _patches(spec, shape)),
     "completeness": _forwards(lambda spec, shape: 2),
+    "mask_reliance": _forwards(lambda spec, shape: 2),
     "alignment": _ONE,
     "noise_stability": _NOISY,
     "max_sensitivity": _NOISY,

@@ -66,6 +66,7 @@ from robust_saliency.metrics.relative_stability import (
     relative_output_stability,
     relative_output_stability_of,
 )
+from robust_saliency.metrics.reliance import MaskReliance, mask_reliance
 from robust_saliency.metrics.road import Road, road, road_curve
 from robust_saliency.metrics.sharing import count_runs, curve_fractions, measure
 from robust_saliency.metrics.similarity import (
@@ -129,6 +130,7 @@ __all__ = [
     "Kendall",
     "Margin",
     "MaskAUC",
+    "MaskReliance",
     "MaxSensitivity",
     "Monotonicity",
     "Noise",
@@ -175,6 +177,7 @@ __all__ = [
     "kendall",
     "margin",
     "mask_auc",
+    "mask_reliance",
     "max_sensitivity",
     "max_sensitivity_of",
     "measure",

@@ -38,6 +38,7 @@ from robust_saliency.metrics.relative_stability import (
     relative_input_stability,
     relative_output_stability,
 )
+from robust_saliency.metrics.reliance import MaskReliance, mask_reliance
 from robust_saliency.metrics.road import Road, road
 from robust_saliency.metrics.smoothness import TotalVariation, total_variation
 from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini
@@ -81,6 +82,7 @@ METRICS = {
     "faithfulness_correlation": (FaithfulnessCorrelation, faithfulness_correlation, _PERTURBED),
     "monotonicity": (Monotonicity, monotonicity, _PERTURBED),
     "completeness": (Completeness, completeness, _PERTURBED),
+    "mask_reliance": (MaskReliance, mask_reliance, ("logits_fn", "images", "labels", "masks")),
     "alignment": (Alignment, alignment, ("logits_fn", "images")),
     "noise_stability": (NoiseStability, noise_stability, _EXPLAINED),
     "max_sensitivity": (MaxSensitivity, max_sensitivity, _EXPLAINED),
