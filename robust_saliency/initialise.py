@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from robust_saliency import checkpoint, config, models, trainable, workdirs
 
@@ -27,10 +29,28 @@ def load(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dic
 def load_described(workdir: str, step: str | int = "best") -> tuple[models.Classifier, dict, dict, int]:
     """As :func:`load`, with what the checkpoint says of itself (config, image_shape, class_names) and its step."""
     workdirs.refuse_study(workdir)
-    variables, described, step = checkpoint.load_variables(workdirs.checkpoints(workdir), step=step)
+    variables, described, step = _saved(workdir, step)
     experiment = config.parse(described["config"])
     classifier = classifier_of(experiment.model, tuple(described["image_shape"]), len(described["class_names"]))
     return classifier, {"params": variables["params"], "state": variables.get("state", {})}, described, step
+
+
+def _saved(workdir: str, step: str | int) -> tuple[dict, dict, int]:
+    """The variables of a checkpoint, what it says of itself, and its step; ValueError where a weight is not finite.
+
+    Not left to the outputs, which can look sound: XLA on CPU (jax 0.10) fuses bias, ReLU and pool into one operation
+    that turns NaN into 0.
+    """
+    variables, described, step = checkpoint.load_variables(workdirs.checkpoints(workdir), step=step)
+    bad = [
+        trainable.name(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not np.isfinite(np.asarray(leaf, np.float32)).all()
+    ]
+    if bad:
+        which = f"{bad[0]} and {len(bad) - 1} others hold" if len(bad) > 1 else f"{bad[0]} holds"
+        raise ValueError(f"{workdir}: in the checkpoint of step {step} {which} NaN or infinity; take another step.")
+    return variables, described, step
 
 
 def in_float32(described: dict) -> models.Classifier | None:
@@ -61,7 +81,7 @@ def from_run(variables: dict, init_from: config.InitFrom, workdir: str) -> dict:
     """``variables`` with the leaves of another run's checkpoint that ``init_from`` includes and does not exclude."""
     source = os.path.abspath(os.path.join(workdir, init_from.workdir))
     workdirs.refuse_study(source)
-    saved, _, _ = checkpoint.load_variables(workdirs.checkpoints(source), step=init_from.step)
+    saved, _, _ = _saved(source, init_from.step)
     leaves = {trainable.name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(saved)}
     taken = []
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas
 import pytest
 
-from robust_saliency import data, evaluate, initialise, losses, metrics, records, saliency, sharding, train
+from robust_saliency import checkpoint, data, evaluate, initialise, losses, metrics, records, saliency, sharding, train
 from robust_saliency.data import planted_lesions
 from robust_saliency.evaluate_blind import average_maps
 from robust_saliency.evaluate_programs import make_programs
@@ -282,6 +282,17 @@ def test_metrics_without_their_mask_are_left_out_and_said(tmp_path):
         "evidence_given_lesion": "the data has no evidence mask",
     }
     assert "lesion_mass" in dict(usable)
+
+
+def test_weights_that_are_not_finite_are_refused_though_the_outputs_look_sound(run, monkeypatch):
+    """XLA on CPU turns NaN into 0 where it fuses bias, ReLU and pool, so the logits would be finite."""
+    found = checkpoint.load_variables(run[0] / "checkpoints", step="last")
+    kernel = found[0]["params"]["conv1"]["conv"]["kernel"]
+    found[0]["params"]["conv1"]["conv"]["kernel"] = np.full_like(kernel, np.nan)
+    monkeypatch.setattr(checkpoint, "load_variables", lambda *args, **kwargs: found)
+    message = r"in the checkpoint of step 8 params/conv1/conv/kernel holds NaN or infinity; take another step"
+    with pytest.raises(ValueError, match=message):
+        initialise.load(str(run[0]))
 
 
 def test_a_run_of_other_images_is_refused(run):
