@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, phases, saliency, schedules
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
 from robust_saliency.config_wrappers import objective_of
-from robust_saliency.data import DataSpec
+from robust_saliency.data import DataSpec, planted_lesions
 from robust_saliency.threat import Threat
 
 SPLITS = ("test", "train", "validation")
@@ -17,10 +17,14 @@ EXPLAINED = ("predicted", "true")
 RESERVED = {
     "attacks": (),
     "maps": (
-        "centre_gaussian", "file", "image", "prediction", "probabilities", "random", "sobel",
+        "centre_gaussian", "file", "fractions", "image", "prediction", "probabilities", "random", "sobel",
     ),
     "metrics": ("group", "id", "label", "method"),
 }  # fmt: skip
+
+
+# Masks that data may have: that of the lesion, that of the evidence, and the concepts of planted lesions.
+MASKS = ("lesion", "evidence", *planted_lesions.CONCEPTS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -303,6 +307,7 @@ def _evaluation(section: Mapping) -> Evaluation:
             )
     for label, method in parsed.metrics:
         _check_metric(method, f"config.evaluation.metrics.{label}")
+        _check_label(method, f"config.evaluation.metrics.{label}", parsed.explained)
     return parsed
 
 
@@ -328,8 +333,21 @@ def _check_metric(method: Method, where: str) -> None:
     if lacking:
         raise ValueError(f"{where}: the spec of {method.name!r} has no {' and no '.join(lacking)}.")
     checks.one_of(f"direction of {method.name!r} in {where}", method.spec.direction, ("higher", "lower", "none"))
+    for field in ("mask", "within"):
+        if "masks" in method.needs and hasattr(method.spec, field) and ":" not in method.name:
+            checks.one_of(f"mask in {where}.{field}", getattr(method.spec, field), MASKS)
     for need in method.needs:
         checks.one_of(f"argument of {method.name!r} in {where}", need, metrics.ARGUMENTS)
+
+
+def _check_label(method: Method, where: str, explained: str) -> None:
+    """Of the predicted class nothing can be wrong."""
+    judges_label = isinstance(method.spec, metrics.Accuracy | metrics.Margin)
+    if explained == "predicted" and (judges_label or getattr(method.spec, "score", "") == "accuracy"):
+        raise ValueError(
+            f"{where} asks whether the label is met, but config.evaluation.explained is 'predicted', so the label is "
+            "the prediction itself; choose score='allegiance', or explained='true'."
+        )
 
 
 def _benchmark(section: Mapping) -> Benchmark:

@@ -53,7 +53,7 @@ def choose(kind: str, registry: dict, section: Mapping, where: str) -> Method:
 
     'package.module:name' is imported and joins the registry, so that it can be used wherever a bundled one can.
     """
-    if not isinstance(section, Mapping) or not section.get("name"):
+    if not isinstance(section, Mapping) or not isinstance(section.get("name"), str) or not section["name"]:
         raise ValueError(f"{where} needs a name. Choices: {', '.join(sorted(registry))}.")
     name = section["name"]
     if ":" in name and name not in registry:

@@ -48,7 +48,7 @@ def kind(method: Method) -> str:
 
 
 def facts(method: Method) -> dict:
-    """What a report says of a metric: title, direction, range, and its definition."""
+    """What a report says of a metric: title, direction, range, definition, and whether it judges a map or a network."""
     low, high = method.spec.range
     return {
         "title": method.spec.title,
@@ -56,6 +56,7 @@ def facts(method: Method) -> dict:
         "low": low if math.isfinite(low) else None,
         "high": high if math.isfinite(high) else None,
         "description": described(method),
+        "of_map": "maps" in method.needs,
     }
 
 
@@ -99,6 +100,8 @@ def _is_read(spec, field: str) -> bool:
         return field != "projection" or spec.norm != "linf"
     if field == "clean_weight":
         return getattr(spec, "include_clean", True)
+    if isinstance(spec, metrics.Infidelity):
+        return {"sigma": spec.perturbation == "noise", "most_side": spec.perturbation == "squares"}.get(field, True)
     if field in ("eot_samples", "num_restarts", "rule", "shrink_epsilon") and not isinstance(spec, attacks.AutoAttack):
         return getattr(spec, field) not in (0, 1, False, "steepest")
     if isinstance(spec, objectives.SCAAT):

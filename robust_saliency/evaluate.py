@@ -13,13 +13,15 @@ from robust_saliency import descriptions, environment, initialise, metrics, reco
 from robust_saliency.attacks import stages
 from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
-from robust_saliency.evaluate_blind import AVERAGED, average_maps, blind_kinds
+from robust_saliency.evaluate_blind import AVERAGED, Averages, average, blind_kinds
 from robust_saliency.evaluate_programs import MASK_FIELDS, Programs, make_programs, own_metrics, usable_metrics
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 
 # Steps of an iterated attack that are compiled as one program and called again for a longer attack.
 STEPS_A_CHUNK = 5
+# Of the files that an evaluation writes; those of another number are made again.
+FORMAT = 2
 # Fields of config.data that decide which images are evaluated, and how they look.
 SHOWN = (*data_lib.MEMBERSHIP, "num_test", "num_validation", "num_train", "image_size", "channels", "planted")
 
@@ -68,10 +70,11 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         batches = (_with_concepts(rows, data.concept_names, masks) for rows in batches)
         explained = (_explained(programs, settings, variables, rows, mesh) for rows in batches)
         first = list(itertools.islice(explained, -(-AVERAGED // settings.batch_size)))
-        averages = _averages(first)
+        averages = average([(one.rows["id"], one.rows["valid"], jax.device_get(one.maps)) for one in first])
         with Progress(f"{name} evaluated", -(-len(indices) // settings.batch_size), 0, settings.batch_size) as progress:
             for one in itertools.chain(first, explained):
-                results.add(one.rows, _measured(programs, settings, staged, variables, one, averages))
+                one = _with_averages(one, averages, mesh)
+                results.add(one.rows, _measured(programs, settings, staged, variables, one))
                 progress.update()
         summary = _summary(experiment, data, step, len(indices), masks) | {"seconds": time.monotonic() - began}
         return results.write(workdir, summary)
@@ -110,11 +113,12 @@ def _explained(programs: Programs, settings, variables: dict, rows: dict, mesh) 
     return _Explained(rows, batch, example, maps)
 
 
-def _averages(explained: list[_Explained]) -> dict[str, np.ndarray]:
-    return average_maps([jax.device_get(one.maps) for one in explained], [one.rows["valid"] for one in explained])
+def _with_averages(one: _Explained, averages: Averages, mesh) -> _Explained:
+    own = averages.of(one.rows["id"], jax.device_get(one.maps))
+    return one._replace(batch=one.batch | sharding.put_batch(own, mesh))
 
 
-def _measured(programs: Programs, settings, staged, variables: dict, one: _Explained, averages: dict) -> dict:
+def _measured(programs: Programs, settings, staged, variables: dict, one: _Explained) -> dict:
     """All that is measured on one batch, as host arrays: 'example', 'maps', and by map 'measured' (values, curves)."""
     batch, example = one.batch, dict(one.example)
     for label, method in settings.attacks:
@@ -127,11 +131,11 @@ def _measured(programs: Programs, settings, staged, variables: dict, one: _Expla
         else:
             continue
         example[f"robust:{label}"] = example["correct"] * withstood
-    maps = one.maps | programs.blind(per_example_keys(key_of("blind"), batch["id"]), batch, averages)
+    maps = one.maps | programs.blind(per_example_keys(key_of("blind"), batch["id"]), batch)
     keys = per_example_keys(key_of("metrics"), batch["id"])
     measured = {label: programs.measure(variables, keys, batch, values) for label, values in maps.items()}
     for label, program in programs.explain_again.items():
-        measured[label][0].update(program(variables, keys, batch, maps[label], averages))
+        measured[label][0].update(program(variables, keys, batch, maps[label]))
     return jax.device_get({"example": example, "maps": maps, "measured": measured})
 
 
@@ -208,6 +212,8 @@ def is_done(experiment: Experiment, workdir: str) -> bool:
         return False
     summary = records.read_json(path)
     step = initialise.step_of(workdir, experiment.evaluation.step)
+    if summary.get("format") != FORMAT:
+        return False
     done = (summary["checkpoint_step"], summary["evaluation"], summary.get("data_config"))
     return done == (step, experiment.plain.get("evaluation"), experiment.plain.get("data"))
 
@@ -222,6 +228,7 @@ def _summary(experiment: Experiment, data: data_lib.Data, step: int, num_example
     }
     methods |= blind_kinds(settings, masks)
     return {
+        "format": FORMAT,
         "split": settings.split,
         "num_examples": num_examples,
         "class_names": list(data.class_names),

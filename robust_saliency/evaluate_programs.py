@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from robust_saliency import attacks, losses, metrics, models
 from robust_saliency import data as data_lib
 from robust_saliency.config import Evaluation, Method
-from robust_saliency.evaluate_blind import blind_kinds, blind_maps
+from robust_saliency.evaluate_blind import average_label, blind_kinds, blind_maps
 
 # Fields of a metric's spec that name a mask of the data.
 MASK_FIELDS = ("mask", "within")
@@ -62,7 +62,7 @@ def make_programs(classifier: models.Classifier, settings: Evaluation, masks: tu
             if is_decision(method)
         },
         maps={label: jax.jit(_map_program(classifier, method)) for label, method in settings.maps},
-        blind=jax.jit(functools.partial(blind_maps, masks)),
+        blind=jax.jit(functools.partial(blind_maps, masks, tuple(label for label, _ in settings.maps))),
         measure=jax.jit(_measure_program(classifier, settings, masks)),
         explain_again=_again_programs(classifier, settings, masks),
     )
@@ -130,33 +130,31 @@ def own_metrics(settings: Evaluation, masks: tuple[str, ...]) -> dict[str, Metho
 
 
 def _again_programs(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> dict:
-    """By label of a map ``(variables, keys, batch, maps, averages) -> values``; empty where no metric asks for it."""
+    """By label of a map ``(variables, keys, batch, maps) -> values``; empty where no metric asks for it."""
     usable, _ = usable_metrics(settings, masks)
     specs = {label: method.spec for label, method in usable if _explains_again(method)}
     if not specs:
         return {}
-    maps_of = {label: _without_averages(_map_program(classifier, method)) for label, method in settings.maps}
-    blind = {label: functools.partial(_one_blind, label, masks) for label in blind_kinds(settings, masks)}
+    maps_of = {label: _map_program(classifier, method) for label, method in settings.maps}
+    all_blind = functools.partial(blind_maps, masks, tuple(maps_of))
+    blind = {label: functools.partial(_one_blind, label, all_blind) for label in blind_kinds(settings, masks)}
     return {
         label: jax.jit(_again_program(classifier, explain, specs, masks))
         for label, explain in (maps_of | blind).items()
     }
 
 
-def _without_averages(explain: Callable) -> Callable:
-    return lambda variables, keys, batch, averages: explain(variables, keys, batch)
-
-
-def _one_blind(label: str, masks: tuple[str, ...], variables, keys, batch: dict, averages: dict):
-    return blind_maps(masks, keys, batch, averages)[label]
+def _one_blind(label: str, all_blind: Callable, variables, keys, batch: dict):
+    return all_blind(keys, batch)[label]
 
 
 def _again_program(classifier, explain: Callable, specs: dict[str, Any], masks: tuple[str, ...]) -> Callable:
-    def measure(variables, keys, batch, maps, averages):
+    def measure(variables, keys, batch, maps):
         def saliency_fn(keys, images, labels):
             copies = len(images) // len(batch["image"])
-            others = {name: jnp.repeat(batch[name], copies, axis=0) for name in batch if name.endswith("_mask")}
-            return explain(variables, keys, {**others, "image": images, "explained": labels}, averages)
+            fixed = [name for name in batch if name.endswith("_mask") or name.startswith(average_label(""))]
+            others = {name: jnp.repeat(batch[name], copies, axis=0) for name in fixed}
+            return explain(variables, keys, {**others, "image": images, "explained": labels})
 
         available = {**_available(classifier, variables, keys, batch, maps, masks), "saliency_fn": saliency_fn}
         return metrics.measure(specs, **available)[0]

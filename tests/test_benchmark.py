@@ -21,13 +21,15 @@ from robust_saliency import (
 from tests import tiny
 
 
-def test_every_network_and_objective_has_a_row_that_adds_up(tmp_path, capsys, monkeypatch):
+def test_every_network_objective_map_and_metric_has_a_row_that_adds_up(tmp_path, capsys, monkeypatch):
+    settings = {"batch_size": 4, "image_size": 32, "repetitions": 1, "attack": {"name": "pgd", "num_steps": 1}}
+    experiment = tiny.experiment(benchmark=settings)
     few = {name: objectives.OBJECTIVES[name] for name in ("standard", "adversarial", "free")}
     monkeypatch.setattr(objectives, "OBJECTIVES", few)
+    monkeypatch.setattr(models, "MODELS", {name: models.MODELS[name] for name in ("small_cnn", "plain_cnn")})
     monkeypatch.setattr(saliency, "SALIENCY", {name: saliency.SALIENCY[name] for name in ("gradient", "active")})
     monkeypatch.setattr(metrics, "METRICS", {name: metrics.METRICS[name] for name in ("gini", "allegiance_auc")})
-    settings = {"batch_size": 4, "image_size": 32, "repetitions": 1, "attack": {"name": "pgd", "num_steps": 1}}
-    path = benchmark.benchmark(tiny.experiment(benchmark=settings), str(tmp_path))
+    path = benchmark.benchmark(experiment, str(tmp_path))
     described = records.read_json(path)
     assert [row["network"] for row in described["rows"]] == list(models.MODELS)
     for row in described["rows"]:
@@ -59,7 +61,7 @@ def passes_made(spec_of, shape, classes):
 
     def logits_fn(images):
         jax.debug.callback(lambda n: seen.append(int(n)), jnp.int32(len(images)))
-        return jnp.tensordot(images, jnp.ones((*shape, classes)) * jnp.arange(1.0, classes + 1), 3)
+        return jnp.tensordot(images, jnp.broadcast_to(jnp.arange(1.0, classes + 1), (*shape, classes)), 3)
 
     jax.block_until_ready(spec_of(logits_fn))
     jax.effects_barrier()

@@ -192,6 +192,15 @@ def test_fields_of_other_methods_are_ignored_and_fields_of_none_are_refused():
             {"evaluation": {"metrics": {"gini": {"name": "random_logit", "similarity": "centre_shift"}}}},
             r"metrics.gini: Unknown similarity 'centre_shift'.*Choices: kendall, spearman, ssim, top_k_intersection",
         ),
+        (
+            {"evaluation": {"metrics": {"lesion_mass": {"mask": "lesoin"}}}},
+            r"Unknown mask in config.evaluation.metrics.lesion_mass.mask 'lesoin'. Did you mean 'lesion'",
+        ),
+        (
+            {"evaluation": {"explained": "predicted", "metrics": {"gini": {"name": "road"}}}},
+            r"metrics.gini asks whether the label is met, but config.evaluation.explained is 'predicted'",
+        ),
+        ({"evaluation": {"metrics": {"gini": {"name": 3}}}}, r"config.evaluation.metrics.gini needs a name. Choices: "),
         ({"evaluation": {"split": "tests"}}, r"config.evaluation: Unknown evaluation.split 'tests'.*'test'"),
     ],
 )
@@ -211,6 +220,7 @@ def test_merge_refuses_a_field_that_is_not_there():
     [
         ("maps", "random", "the label 'random' is taken"),
         ("maps", "ruler_mask", "the label 'ruler_mask' is taken"),
+        ("maps", "fractions", "the label 'fractions' is taken"),
         ("maps", "a/b", "must not be empty, start with a dot or hold a slash, got 'a/b'"),
         ("metrics", "group", "the label 'group' is taken"),
         ("attacks", "..", "start with a dot"),

@@ -7,9 +7,22 @@ import numpy as np
 import pandas
 import pytest
 
-from robust_saliency import checkpoint, data, evaluate, initialise, losses, metrics, records, saliency, sharding, train
+from robust_saliency import (
+    checkpoint,
+    config,
+    data,
+    evaluate,
+    evaluate_blind,
+    initialise,
+    losses,
+    metrics,
+    records,
+    saliency,
+    sharding,
+    train,
+)
 from robust_saliency.data import planted_lesions
-from robust_saliency.evaluate_blind import average_maps
+from robust_saliency.evaluate_blind import average
 from robust_saliency.evaluate_programs import make_programs
 from robust_saliency.randomness import key_of, per_example_keys
 from tests import tiny
@@ -124,8 +137,8 @@ def test_every_example_has_a_row_for_every_method_and_floor(run):
     assert (lesion["pointing_game"] == 1).all()
 
 
-def test_the_average_of_a_method_is_one_map_for_all_images(run):
-    """Its Gini index is that of the mean of the shares, computed here from the network."""
+def test_the_average_of_a_method_is_that_of_the_other_images(run):
+    """Its scores are those of the mean of the others' shares, computed here from the network."""
     workdir, experiment = run
     _, maps = tables(workdir)
     classifier, variables, _ = initialise.load(str(workdir))
@@ -134,20 +147,39 @@ def test_the_average_of_a_method_is_one_map_for_all_images(run):
     spec = dict(experiment.evaluation.maps)["gradient"].spec
     own = saliency.gradient(classifier.logits_fn(variables), None, batch["image"], batch["label"], spec)
     shares = np.abs(own) / np.abs(own).sum((1, 2), keepdims=True)
+    others = (shares.sum(0, keepdims=True) - shares) / (len(shares) - 1)
     of_average = maps[maps["method"] == "average of gradient"]
-    np.testing.assert_allclose(of_average["gini"], metrics.gini(shares.mean(0, keepdims=True))[0], rtol=1e-4)
-    assert of_average["lesion_mass"].std() > 0.01, "the lesions differ"
+    np.testing.assert_allclose(of_average["gini"], metrics.gini(others), rtol=1e-4)
+    np.testing.assert_allclose(
+        of_average["lesion_mass"], metrics.relevance_mass(others, batch["lesion_mask"]), rtol=1e-4
+    )
 
 
-def test_maps_that_say_nothing_do_not_enter_an_average():
-    maps = np.zeros((4, 2, 2), np.float32)
-    maps[0] = [[1, 0], [0, -1]]
-    maps[1, 0, 0] = np.nan
-    maps[3] = 7  # of a padded row
-    valid = np.array([True, True, True, False])
-    averages = average_maps([{"own": maps[:2]}, {"own": maps[2:]}], [valid[:2], valid[2:]])
-    np.testing.assert_array_equal(averages["own"], [[0.5, 0], [0, 0.5]])
-    np.testing.assert_array_equal(average_maps([{"own": maps[1:3]}], [valid[1:3]])["own"], np.zeros((2, 2)))
+def test_maps_that_say_nothing_and_padding_do_not_enter_an_average():
+    maps = np.zeros((5, 2, 2), np.float32)
+    maps[0], maps[1, 0, 0] = [[1, 0], [0, -1]], np.nan
+    maps[3], maps[4] = [[0, 0], [4, 0]], 7  # the last of a padded row
+    ids, valid = np.array([5, 6, 7, 8, 8]), np.array([True, True, True, True, False])
+    found = average([(ids[:2], valid[:2], {"own": maps[:2]}), (ids[2:], valid[2:], {"own": maps[2:]})])
+    np.testing.assert_array_equal(found.sums["own"], [[0.5, 0], [1, 0.5]])
+    own = found.of(np.array([5, 6, 8, 9]), {"own": maps[[0, 1, 3, 0]]})["average of own"]
+    both = np.array([[0.25, 0], [0.5, 0.25]])
+    np.testing.assert_array_equal(own, [[[0, 0], [1, 0]], both, [[0.5, 0], [0, 0.5]], both])
+    alone = average([(ids[:1], valid[:1], {"own": maps[:1]})])
+    np.testing.assert_array_equal(alone.of(ids[:1], {"own": maps[:1]})["average of own"], np.zeros((1, 2, 2)))
+
+
+def test_an_average_is_of_so_many_images_whatever_the_batches(monkeypatch):
+    monkeypatch.setattr(evaluate_blind, "AVERAGED", 5)
+    maps = np.random.default_rng(0).random((12, 2, 2)).astype(np.float32)
+    ids, valid = np.arange(12), np.ones(12, bool)
+    found = [
+        average([(ids[i : i + n], valid[i : i + n], {"own": maps[i : i + n]}) for i in range(0, 12, n)])
+        for n in (1, 4, 12)
+    ]
+    for one in found:
+        assert one.ids.tolist() == [0, 1, 2, 3, 4] and one.counts == {"own": 5}
+        np.testing.assert_allclose(one.sums["own"], found[0].sums["own"], rtol=1e-12)
 
 
 def test_an_attack_never_repairs_a_wrong_prediction(run):
@@ -221,10 +253,10 @@ def test_every_metric_of_one_map_can_be_asked_for_and_a_mask_may_be_a_concept(ru
     copy = shutil.copytree(run[0], tmp_path / "copy")
     own = {name: {"name": name} for name, (*_, needs) in metrics.METRICS.items() if "saliency_fn" not in needs}
     asked = {**own, "ruler": {"name": "relevance_mass", "mask": "ruler"}}
-    plain = tiny.plain()["evaluation"]
-    settings = {"metrics": {**dict.fromkeys(plain["metrics"]), **asked}, "batch_size": 24}
-    settings |= {"maps": dict.fromkeys(set(plain["maps"]) - {"gradient"}), "attacks": dict.fromkeys(plain["attacks"])}
-    evaluate.evaluate(tiny.experiment(evaluation=settings), str(copy))
+    asked["deletion_of_logit"] = {"name": "deletion_auc", "score": "logit"}
+    plain = tiny.plain()
+    plain["evaluation"] |= {"metrics": asked, "maps": {"gradient": {"name": "gradient"}}, "attacks": {}}
+    evaluate.evaluate(config.parse(plain), str(copy))
     summary = records.read_json(copy / "evaluation" / "summary.json")
     assert (set(summary["metrics"]), summary["not_measured"]) == (set(asked), {})
     assert summary["runs"]["made"] < summary["runs"]["read"]
@@ -304,11 +336,13 @@ def test_a_run_of_other_images_is_refused(run):
 
 def test_stability_of_every_method_and_floor_for_any_batch_size_and_device_count(run, tmp_path):
     workdir, _ = run
-    metric = {"gini": {"name": "noise_stability", "sigma": 0.05, "num_samples": 2}}
+    plain = tiny.plain()["evaluation"]
+    metric = dict.fromkeys(plain["metrics"]) | {"gini": {"name": "noise_stability", "sigma": 0.05, "num_samples": 2}}
+    settings = {"metrics": metric, "attacks": dict.fromkeys(plain["attacks"]), "maps": {"smoothgrad": None}}
     found = []
     for name, batch_size, num_devices in (("two", 16, 2), ("one", 5, 1)):
         copy = shutil.copytree(workdir, tmp_path / name)
-        changes = {"evaluation": {"metrics": metric, "batch_size": batch_size}, "mesh": {"num_devices": num_devices}}
+        changes = {"evaluation": {**settings, "batch_size": batch_size}, "mesh": {"num_devices": num_devices}}
         evaluate.evaluate(tiny.experiment(**changes), str(copy))
         found.append(tables(copy)[1].set_index(["method", "id"])["gini"])
     two, one = found

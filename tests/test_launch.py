@@ -37,7 +37,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_run_killed_after_an_epoch_ends_bitwise_equal(tmp_path):
-    words = [*tiny.SMALL_FLAGS[:-3], *tiny.flags(train__epochs=40, train__validate_every=1, train__checkpoint_every=1)]
+    words = [*tiny.SMALL_FLAGS[:-3], *tiny.flags(train__epochs=24, train__validate_every=1, train__checkpoint_every=1)]
     places = [tmp_path / "whole", tmp_path / "killed"]
     commands = [[CONFIG, f"--workdir={place}", "--mode=train", *words] for place in places]
     whole, killed = (tiny.launch(*command) for command in commands)
@@ -48,13 +48,13 @@ def test_a_run_killed_after_an_epoch_ends_bitwise_equal(tmp_path):
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    assert checkpoint.steps(directory)[-1] < 160, "the run ended before it was killed: this test shows nothing"
+    assert checkpoint.steps(directory)[-1] < 96, "the run ended before it was killed: this test shows nothing"
     status, _, err = finished(tiny.launch(*commands[1]))
     assert status == 0, err
     assert "going on from step" in err
     status, _, err = finished(whole)
     assert status == 0, err
-    ends = [checkpoint.load_variables(place / "checkpoints", step=160)[0] for place in places]
+    ends = [checkpoint.load_variables(place / "checkpoints", step=96)[0] for place in places]
     chex.assert_trees_all_equal(jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1]))
     rows = [[row for row in records.MetricsLog(place).read() if row["split"] == "validation"] for place in places]
     assert rows[0] == rows[1]

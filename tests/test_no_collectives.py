@@ -89,13 +89,17 @@ def test_a_robustness_report(placed):
     assert collectives(programs.logits, variables, batch) == []
 
 
+def with_averages(batch, programs):
+    return {**batch, **{f"average of {method}": batch["image"][..., 0] for method in programs.maps}}
+
+
 def test_maps_and_metrics(placed):
     classifier, variables, batch, keys = placed
     programs = make_programs(classifier, tiny.experiment().evaluation, ("lesion", "evidence"))
     assert collectives(programs.predict, variables, batch) == []
     for explain in programs.maps.values():
         assert collectives(explain, variables, keys, batch) == []
-    assert collectives(programs.blind, keys, batch, {"gradient": jnp.ones(batch["image"].shape[1:3])}) == []
+    assert collectives(programs.blind, keys, with_averages(batch, programs)) == []
     maps = next(iter(programs.maps.values()))(variables, keys, batch)
     assert collectives(programs.measure, variables, keys, batch, maps) == []
 
@@ -116,8 +120,8 @@ def test_maps_of_noisy_images(placed):
     changes = {"metrics": {"gini": {"name": "noise_stability", "num_samples": 2}}}
     programs = make_programs(classifier, tiny.experiment(evaluation=changes).evaluation, ("lesion", "evidence"))
     for label, program in programs.explain_again.items():
-        averages = {method: jnp.ones(batch["image"].shape[1:3]) for method in programs.maps}
-        assert collectives(program, variables, keys, batch, batch["image"][..., 0], averages) == [], label
+        given = with_averages(batch, programs)
+        assert collectives(program, variables, keys, given, batch["image"][..., 0]) == [], label
 
 
 def test_neurons(placed):

@@ -23,6 +23,8 @@ class EffectiveComplexity(faithfulness.Insertion):
     def __post_init__(self):
         super().__post_init__()
         checks.one_of("score", self.score, (*perturbed.AMOUNTS, "allegiance"))
+        if self.order != "morf":
+            raise ValueError(f"EffectiveComplexity counts the most relevant pixels: order='morf', got {self.order!r}.")
 
 
 def effective_complexity(

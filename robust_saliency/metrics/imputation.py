@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from robust_saliency import checks, randomness
 from robust_saliency.types import Array, Images, Key, Scalar
 
-# Steps of conjugate gradients for each pixel of the longer side: the solution is then within 1e-4 of the exact one, for
-# scattered pixels and for one hole of nine tenths of the image.
+# Steps of conjugate gradients for each pixel of the longer side: the solution is then within 1e-3 of the exact one,
+# below the noise that is added, for scattered pixels and for one hole of nine tenths of the image (32 pixels: 1e-4).
 _STEPS_A_SIDE = 4
 
 
@@ -51,7 +51,10 @@ def _neighbours(values: Array) -> Array:
 
 
 def _conjugate_gradients(system, right: Array, start: Array, steps: int) -> Array:
-    """Of ``system(x) = right``, each channel of each image by itself; stays where it is once it is solved."""
+    """Of ``system(x) = right``, each channel of each image by itself, which stays where it is once it is solved.
+
+    Solved is a residual of rounding: what a step divides by is noise from there on, and the solution would leave again.
+    """
 
     def dot(a, b):
         return jnp.sum(a * b, axis=(1, 2), keepdims=True)
@@ -59,13 +62,17 @@ def _conjugate_gradients(system, right: Array, start: Array, steps: int) -> Arra
     def step(_, state):
         solution, residual, direction, square = state
         image = system(direction)
-        length = _ratio(square, dot(direction, image))
+        going = square > solved
+        length = jnp.where(going, _ratio(square, dot(direction, image)), 0)
         residual = residual - length * image
-        now = dot(residual, residual)
-        return solution + length * direction, residual, residual + _ratio(now, square) * direction, now
+        now = jnp.where(going, dot(residual, residual), square)
+        onward = jnp.where(going, residual + _ratio(now, square) * direction, direction)
+        return solution + length * direction, residual, onward, now
 
     residual = right - system(start)
-    state = start, residual, residual, dot(residual, residual)
+    square = dot(residual, residual)
+    solved = jnp.finfo(right.dtype).eps ** 2 * (dot(right, right) + square)
+    state = start, residual, residual, square
     return jax.lax.fori_loop(0, steps, step, state)[0]
 
 

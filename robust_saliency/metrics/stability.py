@@ -97,7 +97,8 @@ def max_sensitivity_of(maps: Maps, noisy: NoisyMaps, spec: MaxSensitivity | None
     value grows with the number of draws: compare at equal ``noise``.
 
     Source: Yeh et al. 2019 (1901.09392), the max-sensitivity, there a supremum over a ball and not divided by the
-    length of the map. As captum has it: divided, 10 uniform draws of radius 0.02. Both take signed maps: sign='raw'.
+    length of the map. As captum has it: divided, 10 uniform draws of radius 0.02, though captum does not cut the noisy
+    images to [0, 1]. Both take signed maps: sign='raw'.
     """
     return jnp.max(_distances(maps, noisy, spec or MaxSensitivity()), axis=1)
 

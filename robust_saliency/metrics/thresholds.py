@@ -35,7 +35,7 @@ def mask_auc(maps: Maps, masks: Masks, spec: MaskAUC | None = None) -> Array:
     values = relevance(maps, spec.sign)
     inside = inside_of(masks, spec.mask, values)
     count, pixels = jnp.sum(inside, axis=(1, 2)), maps.shape[1] * maps.shape[2]
-    # Twice the sum of the ranks, less its mean: exact in integers up to 1290 x 1290 pixels.
+    # Twice the sum of the ranks, less its mean.
     above = jnp.sum(jnp.where(inside, ranks.centred(values), 0).astype(values.dtype) / pixels, axis=(1, 2))
     pairs = 2 * count.astype(values.dtype) * (pixels - count) / pixels
     auc = jnp.clip(0.5 + above / pairs, 0, 1)

@@ -48,8 +48,8 @@ def is_claim(study: Study) -> bool:
 
 
 def judged(study: Study) -> list[str]:
-    """The metrics of which more, or less, is better."""
-    return [metric for metric in study.first.summary["metrics"] if direction(study, metric) != "none"]
+    """The metrics of maps of which more, or less, is better."""
+    return [metric for metric in study.map_metrics if direction(study, metric) != "none"]
 
 
 def word(study: Study, metric: str, measured: Measured) -> str:
@@ -78,9 +78,11 @@ def _registered(study: Study, metric: str) -> str:
 def summary(study: Study, own: dict[Column, Measured], method: str, label: str) -> str:
     """One sentence of the adjectives of all claims: 'scaat maps are sparser than those of standard, but rougher.'"""
     said = {"better": [], "worse": [], "undecided": []}
+    names = [_registered(study, metric) for metric in judged(study)]
     for metric in judged(study):
         found, title = word(study, metric, own[method, metric]), study.first.summary["metrics"][metric]["title"]
-        adjectives = ADJECTIVES.get(_registered(study, metric), (f"better in {title}", f"worse in {title}"))
+        by_title, name = (f"better in {title}", f"worse in {title}"), _registered(study, metric)
+        adjectives = by_title if names.count(name) > 1 else ADJECTIVES.get(name, by_title)
         if found != "not measured":
             said[found if found in said else "undecided"].append(adjectives[found == "worse"])
     better, worse, undecided = (list(dict.fromkeys(adjectives)) for adjectives in said.values())

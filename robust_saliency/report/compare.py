@@ -53,8 +53,14 @@ def compare(study: Study, keep: Keep | None = None) -> Comparison:
 
 
 def in_family(study: Study, column: Column) -> bool:
-    """Whether the differences of a column are claimed: all but those of blind maps and true masks."""
-    return column[0] not in study.bounding_methods
+    """Whether the differences of a column are claimed.
+
+    All but those of blind maps and true masks, and of what is said of a network once and not again with each method.
+    """
+    method, metric = column
+    if method in study.methods and metric not in study.map_metrics:
+        return [method] == study.explaining_methods[:1]
+    return method not in study.bounding_methods
 
 
 def family_size(study: Study) -> int:
@@ -99,10 +105,10 @@ def _tests(study: Study, pairs: dict[str, dict[int, Scores]], flips: int) -> dic
     columns = study.first.scores.columns
     members = [in_family(study, column) for column in columns]
     values, groups = _side_by_side(list(pairs.values()))
+    tested = values[:, :, members].reshape(len(values), len(pairs) * sum(members))
+    found = statistics.sign_flip_test(tested, groups, num_draws=flips * family_size(study), seed=_SEED)
     p_values = np.full((len(pairs), len(columns)), np.nan)
-    p_values[:, members] = statistics.sign_flip_test(
-        values[:, :, members].reshape(len(values), -1), groups, num_draws=flips * family_size(study), seed=_SEED
-    ).reshape(len(pairs), -1)
+    p_values[:, members] = np.reshape(found, (len(pairs), sum(members)))
     corrected = statistics.holm(p_values.ravel()).reshape(p_values.shape)
     return {label: (p_values[row], corrected[row]) for row, label in enumerate(pairs)}
 

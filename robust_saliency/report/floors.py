@@ -13,7 +13,7 @@ def table(study: Study, comparison: Comparison, method: str) -> Table:
     The floor is that of the best mean over the run's images, and the excess is taken on the same images. That it was
     chosen by the same images favours it a little.
     """
-    metrics = [metric for metric in study.first.summary["metrics"] if direction(study, metric) != "none"]
+    metrics = [metric for metric in study.map_metrics if direction(study, metric) != "none"]
     rows = []
     for label in study.labels:
         floors = best_blind(study, comparison, label, method)

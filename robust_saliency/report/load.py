@@ -88,6 +88,11 @@ class Study:
         return [name for name in blind if self.methods[name].get("of", method) == method]
 
     @property
+    def map_metrics(self) -> list[str]:
+        """The metrics of a map; the others are of the network, and the same whatever the map."""
+        return [name for name, about in self.first.summary["metrics"].items() if about.get("of_map", True)]
+
+    @property
     def bounding_methods(self) -> list[str]:
         return [name for name in self.methods if name not in self.explaining_methods]
 
@@ -242,7 +247,13 @@ def _read_curves(path: Path) -> dict[str, np.ndarray] | None:
     """'method/metric' ``[N, points]`` and, for each of these metrics, 'fractions/metric' ``[points]``."""
     arrays = _read_arrays(path, ("ids",))
     if arrays:
-        _need_columns(path, arrays, [f"fractions/{name.split('/', 1)[1]}" for name in arrays if "/" in name])
+        lacking = [name for name in arrays if "/" in name and f"fractions/{name.split('/', 1)[1]}" not in arrays]
+        lacking = [name for name in lacking if not name.startswith("fractions/")]
+        if lacking:
+            raise ValueError(
+                f"{path} was written by another version of the program: it does not say where the points of "
+                f"{lacking[0]!r} are; run --mode=evaluate on {path.parent.parent} again."
+            )
     return arrays
 
 

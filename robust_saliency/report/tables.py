@@ -162,7 +162,7 @@ def best_blind(study: Study, comparison: Comparison, label: str, method: str) ->
     The network takes part in the deletion and insertion of such a map too, so every run has floors of its own.
     """
     best = {}
-    for metric in study.first.summary["metrics"]:
+    for metric in study.map_metrics:
         sign = {"higher": 1, "lower": -1, "none": 0}[direction(study, metric)]
         means = {floor: comparison[label][floor, metric].mean.mean for floor in study.floors(method)}
         means = {floor: mean for floor, mean in means.items() if np.isfinite(mean)}

@@ -23,7 +23,6 @@ SPECS = {
     "deepfool": lambda n: attacks.DeepFool(threat=L2, num_steps=n),
     "fab": lambda n: attacks.FAB(threat=L2, num_steps=n),
     "square": lambda n: attacks.Square(threat=L2, num_steps=n),
-    "autoattack": lambda n: attacks.AutoAttack(threat=L2, steps=n, num_queries=n),
 }
 
 

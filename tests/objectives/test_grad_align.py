@@ -114,19 +114,19 @@ def test_examples_without_a_gradient_do_not_count_and_tiny_gradients_do():
     params, batch = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype.kind == "f" else x, (params, batch))
     spec = GradAlign(attack=JUDGE)
 
-    def both(scale):
-        scaled = {**params, "second": params["second"] * scale}
-        fixed = smooth_net.perturbed(grad_align, spec, params, batch)
-        run = jax.value_and_grad(lambda p: smooth_net.loss(grad_align, spec, p, fixed), has_aux=True)
-        (_, (_, metrics)), gradient = jax.jit(run)(scaled)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-        return metrics["alignment"], fixed
+    fixed = jax.jit(lambda: smooth_net.perturbed(grad_align, spec, params, batch))()
+    run = jax.jit(jax.value_and_grad(lambda p: smooth_net.loss(grad_align, spec, p, fixed), has_aux=True))
 
-    alignment, fixed = jax.device_get(both(1e-25))
+    def alignment_at(scale):
+        (_, (_, metrics)), gradient = run({**params, "second": params["second"] * scale})
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+        return metrics["alignment"]
+
+    alignment, fixed = jax.device_get((alignment_at(jnp.float32(1e-25)), fixed))
     wide = {name: np.float64(leaf) for name, leaf in params.items()}
     cosine = cosines({**wide, "second": 1e-25 * wide["second"]}, fixed)
     np.testing.assert_allclose(alignment, cosine.mean(), rtol=1e-4)
-    assert both(0.0)[0] == 1, "no example is left to count"
+    assert alignment_at(jnp.float32(0.0)) == 1, "no example is left to count"
 
 
 def test_fields_are_data_or_static():
