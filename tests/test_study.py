@@ -15,7 +15,8 @@ def plain(seeds=1):
         config.to_plain(common.run("standard", "clean", train={"epochs": 1})),
         config.to_plain(common.adversarial_run("linf", "attacked", epochs=1, norm="linf", epsilon=4 / 255)),
     ]
-    return tiny.plain(study={"runs": runs, "seeds": seeds}, title="A tiny study")
+    maps = {"integrated_gradients": None, "smoothgrad": None}
+    return tiny.plain(study={"runs": runs, "seeds": seeds}, title="A tiny study", evaluation={"maps": maps})
 
 
 def test_two_runs_and_a_second_seed(tmp_path):
