@@ -86,7 +86,8 @@ def agreed(network, images, labels, arrays) -> dict:
     found["smoothgrad"] = nhwc(torch.stack(each).mean(0))
     noisy = nchw(arrays["noisy"].reshape(-1, *arrays["noisy"].shape[2:]))
     found["max_sensitivity"] = metrics.sensitivity_max(
-        lambda x, target: gradient.attribute(x, target, abs=False).sum(1, keepdim=True),
+        # Images come as a tuple or as a tensor; maps must be a tuple, for a tensor is taken for one map an image.
+        lambda x, target: (gradient.attribute(x[0] if isinstance(x, tuple) else x, target, abs=False).sum(1, True),),
         images,
         perturb_func=lambda x: noisy,
         n_perturb_samples=arrays["noisy"].shape[1],
