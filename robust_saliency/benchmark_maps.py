@@ -150,6 +150,8 @@ def _programs(classifier, shape: tuple[int, int, int], classes: int):
 
     yield ("map", "class_maps"), all_classes, (0, classes)
     for name, (Spec, _, _) in metrics.METRICS.items():
+        if name not in METRIC_PASSES:
+            continue
         spec = Spec()
 
         def measure(variables, batch, spec=spec):

@@ -21,9 +21,9 @@ RESERVED = {
     ),
     "metrics": ("group", "id", "label", "method"),
 }  # fmt: skip
-
-
-# Masks that data may have: that of the lesion, that of the evidence, and the concepts of planted lesions.
+# Fields of a metric's spec that name a mask of the data; and the masks that data may have: of the lesion, of the
+# evidence, and of the concepts of planted lesions.
+MASK_FIELDS = ("mask", "within")
 MASKS = ("lesion", "evidence", *planted_lesions.CONCEPTS)
 
 
@@ -333,7 +333,7 @@ def _check_metric(method: Method, where: str) -> None:
     if lacking:
         raise ValueError(f"{where}: the spec of {method.name!r} has no {' and no '.join(lacking)}.")
     checks.one_of(f"direction of {method.name!r} in {where}", method.spec.direction, ("higher", "lower", "none"))
-    for field in ("mask", "within"):
+    for field in MASK_FIELDS:
         if "masks" in method.needs and hasattr(method.spec, field) and ":" not in method.name:
             checks.one_of(f"mask in {where}.{field}", getattr(method.spec, field), MASKS)
     for need in method.needs:

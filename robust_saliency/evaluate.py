@@ -11,10 +11,10 @@ import numpy as np
 from robust_saliency import data as data_lib
 from robust_saliency import descriptions, environment, initialise, metrics, records, sharding, survivors, workdirs
 from robust_saliency.attacks import stages
-from robust_saliency.config import Experiment
+from robust_saliency.config import MASK_FIELDS, Experiment
 from robust_saliency.config_fields import Method
 from robust_saliency.evaluate_blind import AVERAGED, Averages, average, blind_kinds
-from robust_saliency.evaluate_programs import MASK_FIELDS, Programs, make_programs, own_metrics, usable_metrics
+from robust_saliency.evaluate_programs import Programs, make_programs, own_metrics, usable_metrics
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from robust_saliency import baselines, checks, randomness
 from robust_saliency.metrics import perturbed
 from robust_saliency.metrics.sparsity import Relevance, peak, relevance
-from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, spec
+from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, Scalar, spec
 
 
 @spec
@@ -53,15 +53,25 @@ def faithfulness_correlation(
     values = values / peak(values)
     fill_key, set_key = randomness.split(key)
     baseline = baselines.fill(fill_key, images, spec.baseline)
-    count = jnp.maximum(jnp.round(spec.fraction * maps.shape[1] * maps.shape[2]), 1)
 
     def draw(j):
-        chosen = perturbed.rank_order(jnp.zeros_like(values), randomness.fold_in(set_key, j)) < count
+        chosen = random_set(randomness.fold_in(set_key, j), maps.shape, spec.fraction)
         logits = logits_fn(jnp.where(chosen[..., None], baseline, images))
         return jnp.sum(chosen * values, axis=(1, 2)), perturbed.amount(logits, labels, spec.score)
 
     relevances, left = jax.lax.map(draw, jnp.arange(spec.num_samples))
     return correlation(relevances.T, -left.T)
+
+
+def random_set(key: Key, shape: tuple[int, int, int], fraction: Scalar) -> Array:
+    """Of each of ``[B, H, W]`` images ``round(fraction H W)`` pixels, one at least, drawn evenly: bool.
+
+    Those of the lowest random numbers. Two in 2^32 are equal so rarely that a set of one pixel more does not matter.
+    """
+    lots = randomness.draw(jax.random.bits, key, (shape[0], shape[1] * shape[2]), dtype=jnp.uint32)
+    count = jnp.clip(jnp.round(fraction * lots.shape[1]), 1, lots.shape[1]).astype(int)
+    highest = jnp.take(jnp.sort(lots, axis=-1), count - 1, axis=-1)
+    return (lots <= highest[:, None]).reshape(shape)
 
 
 def correlation(a: Array, b: Array) -> Array:

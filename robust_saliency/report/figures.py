@@ -143,7 +143,8 @@ def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:
 def _mean_value(runs: list[Run], column: Column) -> float:
     """Of the metric that is read off a curve, over all images and seeds: its area, or for ROAD its mean."""
     values = np.concatenate([run.scores.values[:, run.scores.columns.index(column)] for run in runs])
-    return float(statistics.bootstrap_mean(values, num_draws=1, seed=0).mean)
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def _mean_curve(runs: list[Run], name: str) -> statistics.Estimate:

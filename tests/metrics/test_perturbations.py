@@ -21,6 +21,7 @@ from robust_saliency.metrics import (
     imputation,
 )
 from robust_saliency.metrics.infidelity import random_squares
+from robust_saliency.metrics.subsets import random_set
 
 BATCH, SIDE, CHANNELS = 3, 6, 2
 weights = np.random.default_rng(2).normal(size=(SIDE, SIDE, CHANNELS)).astype(np.float32)
@@ -127,6 +128,14 @@ def test_faithfulness_correlation_tends_to_that_of_the_pixels(images):
     truth = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(other, attribution(images), strict=True)]
     found = score(FaithfulnessCorrelation(num_samples=2000), images, other)
     np.testing.assert_allclose(found, truth, atol=0.08)
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.0, 1), (0.2, 7), (1.0, 36)])
+def test_sets_have_their_size_and_every_pixel_its_chance(fraction, size):
+    sets = np.asarray(jax.jit(lambda key: random_set(key, (3000, SIDE, SIDE), fraction))(jax.random.key(0)))
+    np.testing.assert_array_equal(sets.sum((1, 2)), size)
+    np.testing.assert_allclose(sets.mean(0), size / 36, atol=0.04)
+    assert len(np.unique(sets.reshape(3000, -1), axis=0)) > 30 * (size < 36)
 
 
 def test_faithfulness_correlation_of_a_constant_map_has_no_meaning(images):
