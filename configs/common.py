@@ -108,9 +108,7 @@ def metric(name: str, **changes) -> ConfigDict:
     config = ConfigDict()
     config.name = name  # a name of robust_saliency.metrics.METRICS, or 'package.module:name'
     config.sign = placeholder(str)  # what counts of a signed map: abs, positive, negative, raw
-    config.mask = placeholder(
-        str
-    )  # localisation: lesion, evidence, or a concept of the data (ruler, hair, bubble, ...)
+    config.mask = placeholder(str)  # lesion, evidence, or a concept of the data: ruler, hair, bubble, ...
     config.within = placeholder(str)  # evidence_given_lesion
     config.tolerance = placeholder(int)  # pointing_game: pixels around the mask
     config.normalised = placeholder(bool)  # entropy; deletion, insertion: by the clean and the fully deleted score
