@@ -160,6 +160,13 @@ def test_maps_of_noisy_images_and_their_logits_and_of_other_classes(placed):
     assert collectives(jax.jit(measure), variables, keys, batch) == []
 
 
+def test_pixels_filled_in_from_their_neighbours(placed):
+    """By one linear system an image, which XLA solves on the devices that hold the images."""
+    _, _, batch, _ = placed
+    filled = jax.jit(metrics.imputation.linear)
+    assert collectives(filled, batch["image"], batch["image"][..., 0] > 0.5) == []
+
+
 @pytest.mark.parametrize("name", metrics.SIMILARITIES)
 def test_similarities(placed, name):
     _, _, batch, _ = placed

@@ -1,23 +1,37 @@
 """Pixels filled in from their neighbours, so that a deleted pixel neither stands out nor tells where it was."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from robust_saliency import checks, randomness
 from robust_saliency.types import Array, Images, Key, Scalar
 
-# Steps of conjugate gradients for each pixel of the longer side: the solution is then within 1e-3 of the exact one,
-# below the noise that is added, for scattered pixels and for one hole of nine tenths of the image (32 pixels: 1e-4).
-_STEPS_A_SIDE = 4
+# Conjugate gradients with a coarse system over blocks of pixels, which carries over a hole what its edge says: how many
+# steps it takes depends on the side of a block, hardly on that of the image. After these the solution is within 1e-4 of
+# the exact one at 32 pixels and 2e-3 at 224, below the noise that is added, even in a hole of nine tenths of the image.
+_BLOCK = 8
+_STEPS = 32
 
 
-def noisy_linear(key: Key, images: Images, removed: Array, noise: Scalar = 0.01) -> Images:
-    """Images whose ``removed [B, H, W]`` pixels are imputed by :func:`linear` plus ``noise`` times a standard normal.
+def noisy_linear(key: Key, images: Images, removed: Array, sigma: Scalar = 0.01) -> Images:
+    """Images whose ``removed [B, H, W]`` pixels are imputed by :func:`linear` plus ``sigma`` times a standard normal.
 
     Source: Rong et al. 2022 (2202.00449), noisy linear imputation; the noise hides that imputed pixels are smooth.
     """
-    drawn = randomness.draw(jax.random.normal, key, images.shape).astype(images.dtype)
-    return jnp.where(removed[..., None], linear(images, removed) + noise * drawn, images)
+    return with_noise(linear(images, removed), removed, noise(key, images, sigma))
+
+
+def noise(key: Key, images: Images, sigma: Scalar) -> Array:
+    """``sigma`` times a standard normal, of the shape and type of ``images``."""
+    return sigma * randomness.draw(jax.random.normal, key, images.shape).astype(images.dtype)
+
+
+def with_noise(filled: Images, removed: Array, noise: Array) -> Images:
+    """``filled`` and on its ``removed [B, H, W]`` pixels the noise."""
+    return filled + jnp.where(removed[..., None], noise, 0)
 
 
 def linear(images: Images, removed: Array) -> Images:
@@ -30,34 +44,96 @@ def linear(images: Images, removed: Array) -> Images:
     Source: Rong et al. 2022 (2202.00449), equation 7 and their code's treatment of the border.
     """
     checks.rank("removed", removed, 3)
-    gone = removed[..., None].astype(bool)
+    gone = removed.astype(bool)[..., None]
     left = jnp.where(gone, 0, images)
-    weight = _neighbours(jnp.ones_like(images[:1]))
     mean = jnp.sum(left, (1, 2), keepdims=True) / jnp.sum(~gone, (1, 2), keepdims=True)
+    parts = (_pixels_first(jnp.broadcast_to(values, images.shape)) for values in (left, gone, mean))
+    solved = _solve(*parts, images=len(images))
+    rows, columns = images.shape[1:3]
+    filled = solved[:rows, :columns].reshape(rows, columns, len(images), -1)
+    return jnp.where(gone, jnp.moveaxis(filled, 2, 0), images)
+
+
+def _pixels_first(values: Array) -> Array:
+    """``[B, H, W, C]`` as ``[H, W, B * C]``: XLA on CPU sums along the last axis number by number."""
+    return jnp.moveaxis(values, 0, 2).reshape(*values.shape[1:3], -1)
+
+
+def _solve(left: Array, gone: Array, start: Array, images: int) -> Array:
+    """The values ``[H, W, images * C]`` of the ``gone`` pixels, zero elsewhere; H and W grow to whole blocks."""
+    weight = _whole_blocks(_neighbours(jnp.ones_like(left[:, :, :1])))
+    left, gone, start = _whole_blocks(left), _whole_blocks(gone), _whole_blocks(start)
 
     def system(values):
         return jnp.where(gone, weight * values - _neighbours(values), 0)
 
-    start = jnp.where(gone, mean, 0)
-    steps = _STEPS_A_SIDE * max(images.shape[1:3])
-    return jnp.where(gone, _conjugate_gradients(system, jnp.where(gone, _neighbours(left), 0), start, steps), images)
+    coarse = _coarse_solver(gone.reshape(*gone.shape[:2], images, -1)[..., 0], weight, left.dtype)
+    right = jnp.where(gone, _neighbours(left), 0)
+    return _conjugate_gradients(system, right, jnp.where(gone, start, 0), lambda r: jnp.where(gone, r + coarse(r), 0))
+
+
+def _whole_blocks(values: Array) -> Array:
+    """With zeros after the last row and column, up to a multiple of the block's side."""
+    return jnp.pad(values, [(0, -side % _BLOCK) for side in values.shape[:2]] + [(0, 0)])
 
 
 def _neighbours(values: Array) -> Array:
     """The weighted sum of the eight neighbours; what lies outside counts as zero."""
-    padded = jnp.pad(values, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-    return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:] - 4 * values) / 12
+    padded = jnp.pad(values, ((1, 1), (1, 1), (0, 0)))
+    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] - 4 * values) / 12
 
 
-def _conjugate_gradients(system, right: Array, start: Array, steps: int) -> Array:
+def _coarse_solver(gone: Array, weight: Array, dtype) -> Callable[[Array], Array]:
+    """``r -> P A^-1 P' r``: P spreads a value of each block over its pixels ``gone [H, W, B]``, ``A = P' system P``.
+
+    A block touches only the eight around it. So nine images of every third block each show all of A.
+    """
+    (rows, columns), images = (side // _BLOCK for side in gone.shape[:2]), gone.shape[2]
+    row, column = (place.reshape(-1) for place in np.indices((rows, columns)))
+    colour = row % 3 * 3 + column % 3
+    touches = (abs(row[:, None] - row[None]) <= 1) & (abs(column[:, None] - column[None]) <= 1)
+    blocks = jnp.eye(9, dtype=dtype)[colour]
+
+    def seen(which):
+        values = jnp.where(gone, _spread(which[:, None], rows, columns), 0)
+        return _block_sums(jnp.where(gone, weight * values - _neighbours(values), 0))
+
+    shown = jnp.stack([seen(blocks[:, one]) for one in range(9)], -1)  # [blocks, B, 9]
+    matrix = jnp.where(touches[:, None], shown[:, :, colour], 0)  # [blocks, B, blocks]
+    # A block of which nothing is gone has no equation.
+    empty = _block_sums(gone.astype(dtype)) == 0
+    matrix = matrix + jnp.where(empty[..., None], jnp.eye(len(colour), dtype=dtype)[:, None], 0)
+    inverse = jnp.linalg.inv(jnp.moveaxis(matrix, 1, 0))
+
+    def solve(residual):
+        sums = _block_sums(residual).reshape(len(colour), images, -1)
+        solved = jnp.einsum("bij,jbc->ibc", inverse, sums)
+        return _spread(solved.reshape(len(colour), -1), rows, columns)
+
+    return solve
+
+
+def _block_sums(values: Array) -> Array:
+    """``[H, W, N]`` to ``[blocks, N]``."""
+    rows, columns = (side // _BLOCK for side in values.shape[:2])
+    return jnp.sum(values.reshape(rows, _BLOCK, columns, _BLOCK, -1), (1, 3)).reshape(rows * columns, -1)
+
+
+def _spread(values: Array, rows: int, columns: int) -> Array:
+    """``[blocks, N]`` to ``[H, W, N]``."""
+    parts = jnp.broadcast_to(values.reshape(rows, 1, columns, 1, -1), (rows, _BLOCK, columns, _BLOCK, values.shape[-1]))
+    return parts.reshape(rows * _BLOCK, columns * _BLOCK, -1)
+
+
+def _conjugate_gradients(system: Callable, right: Array, start: Array, precondition: Callable) -> Array:
     """Of ``system(x) = right``, each channel of each image by itself, which stays where it is once it is solved.
 
     Solved is a residual of rounding: what a step divides by is noise from there on, and the solution would leave again.
     """
 
     def dot(a, b):
-        return jnp.sum(a * b, axis=(1, 2), keepdims=True)
+        return jnp.sum(a * b, axis=(0, 1), keepdims=True)
 
     def step(_, state):
         solution, residual, direction, square = state
@@ -65,15 +141,16 @@ def _conjugate_gradients(system, right: Array, start: Array, steps: int) -> Arra
         going = square > solved
         length = jnp.where(going, _ratio(square, dot(direction, image)), 0)
         residual = residual - length * image
-        now = jnp.where(going, dot(residual, residual), square)
-        onward = jnp.where(going, residual + _ratio(now, square) * direction, direction)
+        better = precondition(residual)
+        now = jnp.where(going, dot(residual, better), square)
+        onward = jnp.where(going, better + _ratio(now, square) * direction, direction)
         return solution + length * direction, residual, onward, now
 
     residual = right - system(start)
-    square = dot(residual, residual)
+    better = precondition(residual)
+    square = dot(residual, better)
     solved = jnp.finfo(right.dtype).eps ** 2 * (dot(right, right) + square)
-    state = start, residual, residual, square
-    return jax.lax.fori_loop(0, steps, step, state)[0]
+    return jax.lax.fori_loop(0, _STEPS, step, (start, residual, better, square))[0]
 
 
 def _ratio(a: Array, b: Array) -> Array:

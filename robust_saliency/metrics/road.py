@@ -82,9 +82,11 @@ def _logits(logits_fn: LogitsFn, key: Key, images: Images, maps: Maps, run: Road
     pixels = maps.shape[1] * maps.shape[2]
     rank = rank if run.order == "morf" else pixels - 1 - rank
     counts = jnp.asarray([0, *_counts(run.points, pixels)], rank.dtype)
+    noise = imputation.noise(noise_key, images, run.sigma)
 
     def changed(point):
-        return imputation.noisy_linear(noise_key, images, rank < counts[point], run.sigma)
+        removed = rank < counts[point]
+        return imputation.with_noise(imputation.linear(images, removed), removed, noise)
 
     return perturbed.logits_of(logits_fn, changed, 1 + run.points, perturbed.is_meaningless(values))
 
