@@ -405,6 +405,7 @@ def _evaluation() -> ConfigDict:
     config.batch_size = 128
     config.explained = "true"  # the class that maps explain: true or predicted
     config.num_pictures = 9  # examples in the picture grid
+    config.randomisation = _randomisation()
     config.attacks = ConfigDict(
         {
             "linf": evaluated_attack(epsilon=4 / 255, num_steps=20, relative_step_size=1 / 8),
@@ -434,6 +435,16 @@ def _evaluation() -> ConfigDict:
             "insertion": metric("insertion_auc", points=11, score="probability", baseline={"kind": "blur"}),
         }
     )
+    return config
+
+
+def _randomisation() -> ConfigDict:
+    """Do maps depend on what was learnt: each made again as layer after layer gets fresh weights."""
+    config = ConfigDict()
+    config.orders = ("cascading",)  # from the logits down; 'independent': one layer at a time; () = not at all
+    config.similarity = "spearman"  # spearman, kendall, ssim, top_k_intersection
+    config.sign = "abs"  # of both maps: abs, positive, negative, raw
+    config.num_examples = 64  # the first of those evaluated; at most 256
     return config
 
 

@@ -25,6 +25,8 @@ RESERVED = {
 # evidence, and of the concepts of planted lesions.
 MASK_FIELDS = ("mask", "within")
 MASKS = ("lesion", "evidence", *planted_lesions.CONCEPTS)
+# Examples whose maps an evaluation holds at a time: the first, which averages are taken over.
+AVERAGED = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,27 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Randomisation:
+    """Of which images maps are made again with fresh weights, and how they are compared.
+
+    orders: of :data:`robust_saliency.metrics.randomisation.ORDERS`; () = none. similarity, sign: see
+    :class:`robust_saliency.metrics.ParameterRandomisation`. num_examples: the first of those evaluated, at most as many
+    as an average map is made of.
+    """
+
+    orders: tuple[str, ...] = ("cascading",)
+    similarity: str = "spearman"
+    sign: str = "abs"
+    num_examples: int = 64
+
+    def __post_init__(self):
+        for order in ("cascading", *self.orders):
+            metrics.ParameterRandomisation(order=order, similarity=self.similarity, sign=self.sign)
+        if not 1 <= self.num_examples <= AVERAGED:
+            raise ValueError(f"num_examples must lie between 1 and {AVERAGED}, got {self.num_examples}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What is measured, on what. attacks, maps, metrics: pairs of a label and a :class:`Method`, by label."""
 
@@ -86,6 +109,7 @@ class Evaluation:
     batch_size: int = 128
     explained: str = "true"
     num_pictures: int = 9
+    randomisation: Randomisation = Randomisation()
     attacks: tuple[tuple[str, Any], ...] = ()
     maps: tuple[tuple[str, Any], ...] = ()
     metrics: tuple[tuple[str, Any], ...] = ()

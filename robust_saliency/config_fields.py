@@ -174,7 +174,7 @@ def _is_own(cls: type) -> bool:
 
 
 def convert(value: Any, hint: Any, where: str, ranges: Mapping = RANGES) -> Any:
-    if types.is_spec(hint):
+    if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else build(hint, value, where)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, _types.UnionType):

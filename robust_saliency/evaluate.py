@@ -3,18 +3,27 @@
 import itertools
 import os
 import time
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from robust_saliency import data as data_lib
-from robust_saliency import descriptions, environment, initialise, metrics, records, sharding, survivors, workdirs
+from robust_saliency import (
+    descriptions,
+    environment,
+    evaluate_randomisation,
+    initialise,
+    metrics,
+    records,
+    sharding,
+    survivors,
+    workdirs,
+)
 from robust_saliency.attacks import stages
-from robust_saliency.config import MASK_FIELDS, Experiment
+from robust_saliency.config import AVERAGED, MASK_FIELDS, Experiment
 from robust_saliency.config_fields import Method
-from robust_saliency.evaluate_blind import AVERAGED, Averages, average, blind_kinds
-from robust_saliency.evaluate_programs import Programs, make_programs, own_metrics, usable_metrics
+from robust_saliency.evaluate_blind import Averages, average, blind_kinds
+from robust_saliency.evaluate_programs import Explained, Programs, make_programs, own_metrics, usable_metrics
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 
@@ -32,7 +41,8 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
     examples.csv: one row an example: id, label, group, prediction, confidence, correct, one 0/1 column an attack.
     maps.csv: one row an example and method: id, label, group, method, one column a metric; empty = NaN.
     curves.npz, pictures.npz: curves ``[N, points]`` by 'method/metric' with the shares of pixels at their points by
-    'fractions/metric', and some maps; summary.json: what every column means.
+    'fractions/metric', and some maps; randomisation.npz: how alike maps stay under fresh weights, by 'order/method';
+    summary.json: what every column means.
     """
     began = time.monotonic()
     settings = experiment.evaluation
@@ -70,13 +80,19 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         batches = (_with_concepts(rows, data.concept_names, masks) for rows in batches)
         explained = (_explained(programs, settings, variables, rows, mesh) for rows in batches)
         first = list(itertools.islice(explained, -(-AVERAGED // settings.batch_size)))
+        results.randomised = evaluate_randomisation.measure(
+            classifier, programs, variables, first, settings.randomisation, mesh
+        )
         averages = average([(one.rows["id"], one.rows["valid"], jax.device_get(one.maps)) for one in first])
         with Progress(f"{name} evaluated", -(-len(indices) // settings.batch_size), 0, settings.batch_size) as progress:
             for one in itertools.chain(first, explained):
                 one = _with_averages(one, averages, mesh)
                 results.add(one.rows, _measured(programs, settings, staged, variables, one))
                 progress.update()
-        summary = _summary(experiment, data, step, len(indices), masks) | {"seconds": time.monotonic() - began}
+        summary = _summary(experiment, data, step, len(indices), masks) | {
+            "randomisation": evaluate_randomisation.summary(classifier, variables, settings.randomisation),
+            "seconds": time.monotonic() - began,
+        }
         return results.write(workdir, summary)
 
 
@@ -93,16 +109,7 @@ def _staged(settings, classes: int) -> dict:
     return {label: plan for label, plan in plans.items() if plan}
 
 
-class _Explained(NamedTuple):
-    """A batch: its rows as they were read, on the devices, the network's answer, and the map of each method."""
-
-    rows: dict
-    batch: dict
-    example: dict
-    maps: dict
-
-
-def _explained(programs: Programs, settings, variables: dict, rows: dict, mesh) -> _Explained:
+def _explained(programs: Programs, settings, variables: dict, rows: dict, mesh) -> Explained:
     batch = programs.to_float(sharding.put_batch(rows, mesh))
     example = dict(programs.predict(variables, batch))
     true = settings.explained == "true"
@@ -110,15 +117,15 @@ def _explained(programs: Programs, settings, variables: dict, rows: dict, mesh) 
     maps = {}
     for label, _ in settings.maps:
         maps[label] = programs.maps[label](variables, per_example_keys(key_of(label), batch["id"]), batch)
-    return _Explained(rows, batch, example, maps)
+    return Explained(rows, batch, example, maps)
 
 
-def _with_averages(one: _Explained, averages: Averages, mesh) -> _Explained:
+def _with_averages(one: Explained, averages: Averages, mesh) -> Explained:
     own = averages.of(one.rows["id"], jax.device_get(one.maps))
     return one._replace(batch=one.batch | sharding.put_batch(own, mesh))
 
 
-def _measured(programs: Programs, settings, staged, variables: dict, one: _Explained) -> dict:
+def _measured(programs: Programs, settings, staged, variables: dict, one: Explained) -> dict:
     """All that is measured on one batch, as host arrays: 'example', 'maps', and by map 'measured' (values, curves)."""
     batch, example = one.batch, dict(one.example)
     for label, method in settings.attacks:
@@ -162,6 +169,7 @@ class _Results:
         self._curves: dict[str, list] = {}
         self._shown: list[dict] = []
         self.robust: dict[str, np.ndarray] = {}
+        self.randomised: dict[str, np.ndarray] = {}
 
     def add(self, rows: dict, results: dict) -> None:
         valid = rows["valid"]
@@ -201,6 +209,7 @@ class _Results:
         records.write_csv(os.path.join(folder, "maps.csv"), maps)
         records.write_npz(os.path.join(folder, "curves.npz"), {**self._fractions, "ids": examples["id"], **curves})
         records.write_npz(os.path.join(folder, "pictures.npz"), _joined(self._shown))
+        records.write_npz(os.path.join(folder, "randomisation.npz"), self.randomised)
         records.write_json(os.path.join(folder, "summary.json"), summary)
         return folder
 

@@ -5,10 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from robust_saliency import metrics
-from robust_saliency.config import Evaluation
-
-# Examples whose maps an average is taken over: it is then known before most of the examples are measured.
-AVERAGED = 256
+from robust_saliency.config import AVERAGED, Evaluation
 
 
 def average_label(method: str) -> str:

@@ -31,6 +31,15 @@ class Programs(NamedTuple):
     explain_again: dict
 
 
+class Explained(NamedTuple):
+    """A batch: its rows as they were read, on the devices, the network's answer, and the map of each method."""
+
+    rows: dict
+    batch: dict
+    example: dict
+    maps: dict
+
+
 @functools.lru_cache(maxsize=8)
 def make_programs(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> Programs:
     """The programs of ``settings`` for ``classifier``; the same objects, so the same compiled code, again."""

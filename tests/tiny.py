@@ -20,6 +20,7 @@ def plain(**changes) -> dict:
         "evaluation": {
             "batch_size": 16,
             "num_pictures": 3,
+            "randomisation": {"orders": []},
             "attacks": {"linf": {"num_steps": 12}, "l2": {"name": "fgsm"}},
             "maps": {"integrated_gradients": {"num_steps": 4}, "smoothgrad": {"num_samples": 3}},
             "metrics": {"deletion": {"points": 3}, "insertion": {"points": 3}},

@@ -46,7 +46,7 @@ def training_figure(study: Study) -> Picture | None:
     names = [name for name in _PANELS if any(history.is_finite(row, name) for row in rows)]
     if not names:
         return None
-    figure, panels = _figure(len(names))
+    figure, panels = start_figure(len(names))
     colours = run_colours(study.labels)
     for panel, name in zip(panels, names, strict=True):
         for label, phase in phases:
@@ -65,7 +65,7 @@ def training_figure(study: Study) -> Picture | None:
         frameon=False,
     )
     shown = ", ".join(_PANELS[name].lower() for name in names)
-    return Picture("training", _png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
+    return Picture("training", png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
 
 
 def _phase_ends(study: Study) -> list[tuple[str, float]]:
@@ -93,7 +93,7 @@ def robustness_curves(
     last = max(2 * epsilon, float(np.quantile(finite, 0.98)) if len(finite) else 0.0)
     x = np.linspace(0, last, 200)
     colours = run_colours(list(smallest)) if len(smallest) > 1 else dict.fromkeys(smallest, "#0072b2")
-    figure, (panel,) = _figure(1)
+    figure, (panel,) = start_figure(1)
     figure.set_size_inches(6.2, 3.1)
     figure.subplots_adjust(0.1, 0.16, 0.98, 0.95)
     for label, seeds in smallest.items():
@@ -114,11 +114,11 @@ def robustness_curves(
     panel.set_ylabel("robust accuracy")
     names = f" of {', '.join(smallest)}" if len(smallest) > 1 else ""
     alt = f"Robust accuracy{names} over epsilon, {norm}, up to {numbers.plain(last)}"
-    return Picture("robustness", _png(figure), alt)
+    return Picture("robustness", png(figure), alt)
 
 
 def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:
-    figure, panels = _figure(len(names))
+    figure, panels = start_figure(len(names))
     colours, values = run_colours(study.labels), []
     for panel, name in zip(panels, names, strict=True):
         metric = name.removeprefix(f"{method}/")
@@ -137,7 +137,7 @@ def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:
         panel.set_xlabel("share of pixels")
         panel.legend(frameon=False, title="run (value)")
     panels[0].set_ylabel("mean score")
-    return Picture(method, _png(figure), f"Curves of {method} maps: {', '.join(values)}")
+    return Picture(method, png(figure), f"Curves of {method} maps: {', '.join(values)}")
 
 
 def _mean_value(runs: list[Run], column: Column) -> float:
@@ -154,7 +154,7 @@ def _mean_curve(runs: list[Run], name: str) -> statistics.Estimate:
     return statistics.bootstrap_mean(values, np.concatenate(known), seed=0)
 
 
-def _figure(num_panels: int) -> tuple[Figure, list]:
+def start_figure(num_panels: int) -> tuple[Figure, list]:
     width, height = 4.2 * num_panels, 3.1
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
@@ -168,7 +168,7 @@ def _figure(num_panels: int) -> tuple[Figure, list]:
     return figure, panels
 
 
-def _png(figure: Figure) -> str:
+def png(figure: Figure) -> str:
     for panel in figure.axes:
         panel.xaxis.label.set_fontsize(9)
         panel.yaxis.label.set_fontsize(9)

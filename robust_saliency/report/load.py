@@ -41,6 +41,7 @@ class Run:
     scores: Scores
     curves: dict[str, np.ndarray] | None
     pictures: dict[str, np.ndarray] | None
+    randomised: dict[str, np.ndarray] | None
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ def _read_run(directory: Path, entry: Mapping[str, Any]) -> Run:
         scores=_read_scores(evaluation, summary),
         curves=_read_curves(evaluation / "curves.npz"),
         pictures=_read_arrays(evaluation / "pictures.npz", ("ids", "label", "prediction", "confidence", "image")),
+        randomised=_read_arrays(evaluation / "randomisation.npz", ("ids",)),
     )
 
 

@@ -14,6 +14,7 @@ from robust_saliency.report import (
     numbers,
     pictures,
     provenance,
+    randomisation,
     same_images,
     tables,
 )
@@ -70,12 +71,25 @@ def _context(study: Study, comparison: Comparison) -> dict:
         "picture_methods": pictures.picture_methods(study),
         "colour_bars": {kind: pictures.colour_bar_png(kind) for kind in ("signed", "magnitude")},
         "curves": figures.curve_figures(study),
+        "randomisation": _randomisation(study),
         "training": figures.training_figure(study),
         "phased": any(len(run.phases) > 1 for run in study.runs),
         "config": provenance.config_table(study),
         "made_with": provenance.made_with(study),
         "undefined": provenance.undefined_table(study),
         "tests": provenance.tests_table(study, comparison) if several else None,
+    }
+
+
+def _randomisation(study: Study) -> dict | None:
+    table = randomisation.table(study)
+    if table is None:
+        return None
+    return {
+        "table": table,
+        "figures": randomisation.figures(study),
+        "num_images": randomisation.num_images(study),
+        "settings": randomisation.settings(study),
     }
 
 

@@ -65,6 +65,30 @@ def test_grad_cam_plus_plus_by_hand(key):
     assert found.max() > 0
 
 
+def test_grad_cam_of_slopes_that_differ_from_place_to_place(key):
+    """The score is a weighted sum of squares, so each place of each channel has a slope of its own, of either sign."""
+    weights = RNG.normal(size=(3, 2, 3, 4)).astype(np.float32)
+
+    def apply(variables, images, *, mode="eval", key=None, capture=(), edit=None):
+        layer = (edit or {}).get("first", lambda a: a)(images)
+        logits = jnp.einsum("bhwc,hwck->bk", layer**2, variables["weights"])
+        return models.Output(logits, {}, dict.fromkeys(capture, layer))
+
+    network = models.Classifier(init=None, apply=apply, layers=("first",), num_classes=4)
+    logits_fn = network.logits_fn({"weights": weights})
+    images = RNG.normal(size=(3, 3, 2, 3)).astype(np.float32)
+    slopes = 2 * images * np.moveaxis(weights[..., LABELS], -1, 0)
+    plain = np.maximum((slopes.mean((1, 2), keepdims=True) * images).sum(-1), 0)
+    found = jax.jit(lambda x: grad_cam(logits_fn, key, x, LABELS, GradCAM(upsampling="nearest")))(images)
+    np.testing.assert_allclose(found, plain, atol=1e-5)
+    shares = slopes**2 / (2 * slopes**2 + images.sum((1, 2), keepdims=True) * slopes**3)
+    favoured = np.maximum(((shares * np.maximum(slopes, 0)).sum((1, 2), keepdims=True) * images).sum(-1), 0)
+    spec = GradCAMPlusPlus(upsampling="nearest")
+    found = jax.jit(lambda x: grad_cam_plus_plus(logits_fn, key, x, LABELS, spec))(images)
+    np.testing.assert_allclose(found, favoured, rtol=2e-3, atol=1e-4)
+    assert np.abs(plain - favoured).max() > 0.1
+
+
 def test_a_class_that_a_layer_does_not_reach_has_an_empty_map_and_no_nan(key):
     deaf = NETWORK.logits_fn({"mix": MIX, "head": 0 * HEAD})
     for method, spec in ((grad_cam, GradCAM()), (grad_cam_plus_plus, GradCAMPlusPlus())):
