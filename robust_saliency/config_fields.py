@@ -90,6 +90,8 @@ def build(cls: type, section: Mapping, where: str) -> Any:
             if isinstance(value, Mapping) and types.is_spec(default):
                 value = _over(default, value)  # what is given of a section, over the method's own default
             values[name] = convert(value, hints[name], place, ranges=RANGES if _is_own(cls) else {})
+    if cls is Baseline and values.get("kind") == "array":
+        raise ValueError(f"{where}.kind: the images of an 'array' cannot be given in a config, only in code.")
     try:
         return cls(**values)
     except ValueError as error:

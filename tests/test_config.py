@@ -420,3 +420,9 @@ def test_a_section_that_says_nothing_leaves_the_methods_own_default():
     assert specs["windows"] == saliency.Occlusion() and specs["windows"].baseline.kind == "mean"
     assert specs["white"].baseline.kind == "white"
     assert specs["blurred"].baseline == Baseline(kind="mean", blur_sigma=3.0)
+
+
+def test_a_baseline_of_images_is_refused_where_there_can_be_none():
+    changes = {"integrated_gradients": {"baseline": {"kind": "array"}}}
+    with pytest.raises(ValueError, match=r"gradients.baseline.kind: the images of an 'array' cannot be given in a"):
+        parsed(evaluation={"maps": changes})

@@ -79,3 +79,7 @@ def test_where_there_is_one_seed_or_no_variance():
     assert (flat.mean, flat.standard_error, flat.low, flat.high) == (2.0, 0.0, 2.0, 2.0)
     assert np.isnan(flat.shares).all()
     assert np.isnan(statistics.variance_components([np.nan] * 4, [0, 0, 1, 1], [0, 1, 0, 1]).mean)
+    rounded = np.array([0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2])  # of one number, computed in two ways
+    assert np.isnan(statistics.variance_components(rounded, [0, 0, 1, 1], [0, 1, 0, 1]).shares).all()
+    small = statistics.variance_components([1.0, 1.0 + 1e-9, 1.0, 1.0 + 1e-9], [0, 0, 1, 1], [0, 1, 0, 1])
+    assert small.shares == (0.0, 1.0, 0.0)

@@ -86,7 +86,9 @@ def _components(table: np.ndarray, level: float) -> Components:
     rest = complete - by_image[:, None] - by_seed[None, :] + mean
     freedom = np.array([num_images - 1, num_seeds - 1, (num_images - 1) * (num_seeds - 1)])
     squares = [num_seeds * ((by_image - mean) ** 2).sum(), num_images * ((by_seed - mean) ** 2).sum(), (rest**2).sum()]
-    mean_squares = np.array(squares) / freedom
+    # Equal numbers differ by rounding, and their shares would be those of the rounding.
+    rounding = complete.size * (8 * np.finfo(float).eps * np.abs(complete).max()) ** 2
+    mean_squares = np.where(np.array(squares) > rounding, squares, 0.0) / freedom
     of_images, of_seeds, of_rest = mean_squares
     taken = np.array([of_images > of_rest, of_seeds > of_rest, 0.0])
     taken[2] = 1.0 - taken.sum()
