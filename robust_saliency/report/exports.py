@@ -2,11 +2,12 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 from robust_saliency import records
@@ -15,7 +16,6 @@ from robust_saliency.report.figures import Picture
 from robust_saliency.report.load import Run, Study
 from robust_saliency.report.pictures import PictureRow
 
-_CURVE_COLUMNS = ("method", "metric", "id", "point", "fraction", "value")
 # Names of files that an earlier report may have left, of a method that is measured no more.
 _OURS = re.compile(r"(curves_.*|pictures_.*|training)\.png|(examples|maps|curves)\.parquet")
 
@@ -45,55 +45,61 @@ def _file_name(figure: Picture) -> str:
 
 
 def _rows(study: Study, name: str) -> pa.Table:
-    """All rows of ``name``.csv, run after run in the order of the study."""
+    """All rows of ``name``.csv, run after run in the order of the study; NaN is null."""
     tables = []
     for run in study.runs:
         columns = records.read_csv(run.folder / f"{name}.csv")
-        tables.append(_table(run, {name: values for name, values in columns.items() if name not in ("seed", "run")}))
+        tables.append(_of(run, {name: pa.array(values, from_pandas=True) for name, values in columns.items()}))
     return pa.concat_tables(_one_kind(tables), promote_options="permissive")
 
 
 def _one_kind(tables: list[pa.Table]) -> list[pa.Table]:
     """The tables, a column as text where it is text in one of them: a group may be a number in one run alone."""
     texts = {field.name for table in tables for field in table.schema if pa.types.is_string(field.type)}
-    found = []
-    for table in tables:
-        fields = [pa.field(field.name, pa.string() if field.name in texts else field.type) for field in table.schema]
-        found.append(table.cast(pa.schema(fields)))
-    return found
+    return [
+        pa.table(
+            {
+                name: pc.fill_null(table[name].cast(pa.string()), "") if name in texts else table[name]
+                for name in table.column_names
+            }
+        )
+        for table in tables
+    ]
 
 
 def _curves(study: Study) -> Iterator[pa.Table]:
-    """The curves of each network, those without fractions left out."""
-    kind = np.result_type(*(values.dtype for run in study.runs for name, values in run.curves.items() if "/" in name))
+    """The curves of one network after the other."""
+    kind = np.result_type(*(values for run in study.runs for name, values in run.curves.items() if _is_curve(name)))
     for run in study.runs:
-        parts = [_curve(run, name, kind) for name in run.curves if "/" in name and not name.startswith("fractions/")]
-        yield pa.concat_tables(parts)
+        yield pa.concat_tables([_curve(run, name, kind) for name in run.curves if _is_curve(name)])
+
+
+def _is_curve(name: str) -> bool:
+    return "/" in name and not name.startswith("fractions/")
 
 
 def _curve(run: Run, name: str, kind: np.dtype) -> pa.Table:
     method, metric = name.split("/", 1)
-    values, ids = run.curves[name], run.curves["ids"]
+    values = run.curves[name].astype(kind)
     count, points = values.shape
-    columns = [
-        np.full(values.size, method),
-        np.full(values.size, metric),
-        np.repeat(ids, points),
-        np.tile(np.arange(points), count),
-        np.tile(run.curves[f"fractions/{metric}"].astype(float), count),
-        values.ravel().astype(kind),
-    ]
-    return _table(run, dict(zip(_CURVE_COLUMNS, columns, strict=True)))
+    columns = {
+        "method": pa.repeat(method, values.size),
+        "metric": pa.repeat(metric, values.size),
+        "id": pa.array(np.repeat(run.curves["ids"], points)),
+        "point": pa.array(np.tile(np.arange(points), count)),
+        "fraction": pa.array(np.tile(run.curves[f"fractions/{metric}"].astype(float), count)),
+        "value": pa.array(values.ravel(), from_pandas=True),
+    }
+    return _of(run, columns)
 
 
-def _table(run: Run, columns: dict[str, np.ndarray]) -> pa.Table:
-    """The columns behind those of the run; NaN is null."""
+def _of(run: Run, columns: dict[str, pa.Array]) -> pa.Table:
+    """The columns of a network behind those that name it."""
     length = len(next(iter(columns.values())))
-    own = {"seed": np.full(length, run.seed), "run": np.full(length, run.label)}
-    return pa.table({name: pa.array(values, from_pandas=True) for name, values in (own | columns).items()})
+    return pa.table({"seed": pa.repeat(run.seed, length), "run": pa.repeat(run.label, length), **columns})
 
 
-def _parquet(tables) -> bytes:
+def _parquet(tables: Iterable[pa.Table]) -> bytes:
     """One file, a row group a table at least."""
     buffer, writer = io.BytesIO(), None
     for table in tables:
