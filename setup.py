@@ -7,7 +7,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["robust_saliency", "robust_saliency.*"]),
-    package_data={"robust_saliency.report": ["*.html"]},
+    package_data={"robust_saliency.report": ["*.css", "*.html", "*.js"]},
     install_requires=[
         "absl-py>=2.1",
         "chex>=0.1.90",
@@ -22,6 +22,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "pillow>=10",
+        "pyarrow>=18",
         "scipy>=1.13",
         "tensorflow-datasets>=4.9.10",
         "tensorstore",  # comes with orbax-checkpoint; checkpoint.py reads with it

@@ -19,7 +19,7 @@ RESERVED = {
     "maps": (
         "centre_gaussian", "file", "fractions", "image", "prediction", "probabilities", "random", "sobel",
     ),
-    "metrics": ("group", "id", "label", "method"),
+    "metrics": ("flaw", "group", "id", "label", "method", "run", "seed"),
 }  # fmt: skip
 # Fields of a metric's spec that name a mask of the data; and the masks that data may have: of the lesion, of the
 # evidence, and of the concepts of planted lesions.

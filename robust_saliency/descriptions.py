@@ -48,16 +48,37 @@ def kind(method: Method) -> str:
 
 
 def facts(method: Method) -> dict:
-    """What a report says of a metric: title, direction, range, definition, and whether it judges a map or a network."""
+    """What a report says of a metric: title, direction, range, definition, its name in the registry and its settings,
+    what becomes of tied pixels ('' where no order is read), and whether it judges a map or a network."""
     low, high = method.spec.range
     return {
         "title": method.spec.title,
         "direction": method.spec.direction,
         "low": low if math.isfinite(low) else None,
         "high": high if math.isfinite(high) else None,
-        "description": described(method),
+        "description": _definition(method.spec),
+        "name": method.name,
+        "settings": settings(method.spec),
+        "ties": getattr(method.spec, "ties", ""),
         "of_map": "maps" in method.needs,
     }
+
+
+def settings(spec) -> dict[str, str]:
+    """Every field of a spec as it was used, in words, by its name: {'sign': 'abs', 'baseline': 'blur of sigma 4'}.
+
+    Fields left at their defaults too; without those to which the others leave no meaning.
+    """
+    found = {}
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if isinstance(value, Baseline | metrics.Noise):
+            found[field.name] = _baseline(value) if isinstance(value, Baseline) else _noise(value)
+        elif dataclasses.is_dataclass(value):
+            found |= {f"{field.name}.{name}": words for name, words in settings(value).items()}
+        elif _is_read(spec, field.name):
+            found[field.name] = _number(value) if isinstance(value, float) else str(value)
+    return found
 
 
 def _definition(spec) -> str:
@@ -73,7 +94,7 @@ def _field(spec, field: dataclasses.Field) -> list[str]:
     if isinstance(value, Baseline):
         return [f"{field.name} {_baseline(value)}"]
     if isinstance(value, metrics.Noise):
-        return [f"{value.num_samples} draws of {value.kind} {field.name} of scale {_number(value.scale)}"]
+        return [_noise(value)]
     if field.name == "attack" and isinstance(spec, _STEPS_OF_THEIR_OWN):
         return [*_words(value.threat), f"validated with an attack of {getattr(value, 'num_steps', 1)} steps"]
     if dataclasses.is_dataclass(value):
@@ -92,6 +113,10 @@ def _nested(field: str, spec) -> list[str]:
 def _baseline(baseline: Baseline) -> str:
     own = {"blur": f" of sigma {baseline.blur_sigma}", "constant": f" {baseline.value}"}
     return baseline.kind + own.get(baseline.kind, "")
+
+
+def _noise(noise: metrics.Noise) -> str:
+    return f"{noise.num_samples} draws of {noise.kind} noise of scale {_number(noise.scale)}"
 
 
 def _is_read(spec, field: str) -> bool:

@@ -12,6 +12,7 @@ from robust_saliency import (
     descriptions,
     environment,
     evaluate_randomisation,
+    flaws,
     initialise,
     metrics,
     records,
@@ -30,7 +31,7 @@ from robust_saliency.randomness import key_of, per_example_keys
 # Steps of an iterated attack that are compiled as one program and called again for a longer attack.
 STEPS_A_CHUNK = 5
 # Of the files that an evaluation writes; those of another number are made again.
-FORMAT = 2
+FORMAT = 3
 # Fields of config.data that decide which images are evaluated, and how they look.
 SHOWN = (*data_lib.MEMBERSHIP, "num_test", "num_validation", "num_train", "image_size", "channels", "planted")
 
@@ -38,8 +39,9 @@ SHOWN = (*data_lib.MEMBERSHIP, "num_test", "num_validation", "num_train", "image
 def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
     """Measures the run in ``workdir``; returns the folder ``workdir/evaluation`` that holds the results.
 
-    examples.csv: one row an example: id, label, group, prediction, confidence, correct, one 0/1 column an attack.
-    maps.csv: one row an example and method: id, label, group, method, one column a metric; empty = NaN.
+    examples.csv: one row an example: id, label, group, prediction, confidence, correct, one 0/1 column an attack, and
+    by mask the share of the image that it covers. maps.csv: one row an example and method: id, label, group, method,
+    flaw of the map (:mod:`robust_saliency.flaws`), one column a metric; empty = NaN.
     curves.npz, pictures.npz: curves ``[N, points]`` by 'method/metric' with the shares of pixels at their points by
     'fractions/metric', and some maps; randomisation.npz: how alike maps stay under fresh weights, by 'order/method';
     summary.json: what every column means.
@@ -176,11 +178,16 @@ class _Results:
         identity = {"id": rows["id"], "label": rows["label"], "group": rows.get("group", rows["id"])}
         identity = {name: values[valid] for name, values in identity.items()}
         example = {name: values[valid] for name, values in results["example"].items()}
-        self._examples.append({**identity, **example})
+        covered = {
+            f"mask:{name.removesuffix('_mask')}": (rows[name][valid] > 0).mean(axis=(1, 2), dtype=np.float32)
+            for name in rows
+            if name.endswith("_mask")
+        }
+        self._examples.append({**identity, **example, **covered})
         for label, (values, curves) in results["measured"].items():
-            method = np.full(valid.sum(), label)
+            of_map = {"method": np.full(valid.sum(), label), "flaw": flaws.of_maps(results["maps"][label][valid])}
             columns = {name: value[valid] for name, value in values.items()}
-            self._measured.setdefault(label, []).append({**identity, "method": method, **columns})
+            self._measured.setdefault(label, []).append({**identity, **of_map, **columns})
             for curve, value in curves.items():
                 self._curves.setdefault(f"{label}/{curve}", []).append(value[valid])
         self._add_pictures(rows, results)

@@ -1,10 +1,12 @@
 """What a report says of a method is what was run, in a form that a reader can check."""
 
+import dataclasses
 import importlib
 
 import pytest
 
 from robust_saliency import attacks, config, descriptions, metrics, objectives, saliency
+from robust_saliency.baselines import Baseline
 from robust_saliency.config_fields import Method
 from robust_saliency.threat import Threat
 from tests import tiny
@@ -90,3 +92,32 @@ def test_the_attack_of_a_regime_with_steps_of_its_own_is_that_of_validation(name
     text = sentence(name, Spec(attack=attacks.PGD(threat=Threat(epsilon=4 / 255), num_steps=7)))
     assert f"{name}: norm linf, epsilon 4/255, validated with an attack of 7 steps" in text
     assert "start uniform" not in text and "num_steps" not in text
+
+
+def test_all_settings_of_a_metric_are_given_those_left_at_their_defaults_too():
+    spec = metrics.Deletion(points=5, baseline=Baseline(kind="blur", blur_sigma=3.0))
+    facts = descriptions.facts(Method("deletion_auc", spec, None, ("maps",)))
+    assert facts["description"] == "Area under the score as the pixels are deleted, most relevant first."
+    assert facts["settings"] == {
+        "sign": "abs", "order": "morf", "points": "5", "score": "probability", "normalised": "False",
+        "baseline": "blur of sigma 3.0",
+    }  # fmt: skip
+    assert (facts["name"], facts["ties"]) == ("deletion_auc", "in random order")
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_no_setting_of_a_metric_is_left_out_but_those_without_meaning(name):
+    Spec, _, needs = metrics.METRICS[name]
+    fields = {field.name for field in dataclasses.fields(Spec)}
+    facts = descriptions.facts(Method(name, Spec(), None, needs))
+    assert fields - set(facts["settings"]) <= ({"most_side"} if name == "infidelity" else set())
+    squares = descriptions.settings(metrics.Infidelity(perturbation="squares"))
+    assert squares["most_side"] == "8" and "sigma" not in squares
+
+
+def test_what_becomes_of_ties_is_said_where_an_order_of_the_pixels_is_read():
+    similarity = descriptions.facts(Method("noise_stability", metrics.NoiseStability(similarity="ssim"), None))
+    assert similarity["ties"] == ""
+    assert metrics.NoiseStability().ties == metrics.Spearman.ties == "have their average rank"
+    assert metrics.EffectiveComplexity.ties == metrics.Road.ties == "in random order"
+    assert metrics.Gini.ties == metrics.MaskReliance.__dict__.get("ties", "") == ""

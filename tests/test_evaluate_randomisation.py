@@ -52,7 +52,7 @@ def test_the_summary_names_the_points_and_says_how_maps_are_compared(run):
     about = records.read_json(f"{run[0]}/evaluation/summary.json")["randomisation"]
     assert about["points"] == ["trained", "logits", "conv4", "conv3", "conv2", "conv1"]
     assert list(about["orders"]) == ["cascading", "independent"]
-    assert "similarity ssim" in about["orders"]["cascading"]["description"]
+    assert about["orders"]["cascading"]["settings"] == {"sign": "raw", "similarity": "ssim", "order": "cascading"}
 
 
 @pytest.mark.parametrize(

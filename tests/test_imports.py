@@ -43,12 +43,13 @@ MAY_IMPORT = {
     "stopping": set(),
     "phases": {"checks", "config_fields", "workdirs"},
     "csv_columns": set(),
+    "flaws": set(),
     "records": {"csv_columns"},
     "workdirs": {"records"},
     "checkpoint_reading": set(),
     "checkpoint": FLOOR | {"checkpoint_reading"},
     "statistics": set(),
-    "report": {"statistics", "records", "workdirs"},
+    "report": {"flaws", "statistics", "records", "workdirs"},
     "config_fields": PURE | {"models"},
     "config_wrappers": PURE | {"config_fields"},
     "config_file": {"config_fields"},
@@ -68,7 +69,8 @@ MAY_IMPORT = {
     "robustness": BUILD | {"robustness_checks", "robustness_facts", "survivors", "report"},
     "transfer": FLOOR | {"metrics", "models", "sharding", "progress"},
     "transfer_checks": {"robustness_checks"},
-    "evaluate": BUILD | {"evaluate_blind", "evaluate_programs", "evaluate_randomisation", "descriptions", "survivors"},
+    "evaluate": BUILD
+    | {"evaluate_blind", "evaluate_programs", "evaluate_randomisation", "descriptions", "flaws", "survivors"},
     "timing": set(),
     "benchmark_training": BUILD | {"config_wrappers", "timing", "train_step"},
     "benchmark_maps": BUILD | {"timing"},
@@ -102,7 +104,8 @@ ONLY = {
     "transfer_checks": {"numpy"},
     "stopping": set(),
     "csv_columns": {"numpy"},
-    "report": {"numpy", "matplotlib", "jinja2", "PIL"},
+    "flaws": {"numpy"},
+    "report": {"numpy", "matplotlib", "jinja2", "PIL", "pyarrow"},
 }
 # what lies outside -> the modules that alone may import it
 RESERVED = {

@@ -3,8 +3,9 @@
 ``METRICS`` holds ``name -> (Spec, function, needs)``; a metric is called as ``function(*needed, spec)`` with ``needs``
 in the order of :data:`ARGUMENTS`, which :func:`run` does. A spec also carries the facts that a table needs, on the
 class for the defaults and on an instance for its options: ``title``, ``direction`` ('higher', 'lower' or 'none' is
-better), ``range`` (low, high), and the first line of its docstring as the definition. NaN means "no meaning here" (an
-empty mask, a zero map): leave those out of means, and state :func:`count_nan`.
+better), ``range`` (low, high), ``ties`` where an order of the pixels is read (what becomes of equal ones), and the
+first line of its docstring as the definition. NaN means "no meaning here" (an empty mask, a zero map): leave those out
+of means, and state :func:`count_nan`.
 
 Not in ``METRICS``, since they need what is in no evaluation: the similarities of two maps (``SIMILARITIES``),
 :func:`parameter_randomisation`, of two sets of weights, and :func:`input_invariance`, of two networks.

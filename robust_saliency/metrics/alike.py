@@ -15,6 +15,7 @@ class Alike(Relevance):
     """What a spec has whose score is the similarity of a map to another: which of :data:`ALIKE`, at its defaults."""
 
     range = by_option(lambda self: SIMILARITIES[self.similarity][0].range)
+    ties = by_option(lambda self: SIMILARITIES[self.similarity][0].ties)
 
     similarity: str = "spearman"
 

@@ -24,6 +24,7 @@ class Allegiance(Shares):
     """Area under the share of images that keep their predicted class as the most salient pixels are painted over."""
 
     title = by_option(lambda self: f"Allegiance AUC, {self.colour} deletion")
+    ties: ClassVar[str] = "all go or none"
     direction: ClassVar[str] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, 0.9)
 

@@ -25,6 +25,8 @@ from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, sp
 class Perturbation(Relevance):
     """What deletion and insertion share: order, number of points with both ends, score and baseline image."""
 
+    ties: ClassVar[str] = "in random order"
+
     order: str = "morf"
     points: int = 11
     score: str = "probability"

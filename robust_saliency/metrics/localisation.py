@@ -25,6 +25,7 @@ class PointingGame(Relevance):
     """Share of the map's greatest pixels that lie in the mask, or within `tolerance` pixels of it."""
 
     title: ClassVar[str] = "Pointing game"
+    ties: ClassVar[str] = "share the hit evenly"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
@@ -103,6 +104,7 @@ class RankAccuracy(Relevance):
     """Share of the K most relevant pixels that lie in the mask, K being the mask's number of pixels."""
 
     title: ClassVar[str] = "Relevance rank accuracy"
+    ties: ClassVar[str] = "share the places left to them evenly"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 

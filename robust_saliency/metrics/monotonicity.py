@@ -17,6 +17,7 @@ class Monotonicity(Shares):
     """Rank correlation over patches: relevance of a patch against how the score answers to noise in its place."""
 
     title: ClassVar[str] = "Monotonicity"
+    ties: ClassVar[str] = "have their average rank"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 

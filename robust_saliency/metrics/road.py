@@ -1,6 +1,7 @@
 """ROAD: remove pixels in the map's order, fill the holes from their neighbours, and see what becomes of the score."""
 
 import math
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ class Road(Relevance):
     """Mean score as pixels are removed and imputed from their neighbours (ROAD), most relevant first."""
 
     title = by_option(lambda self: f"ROAD, {'(LeRF - MoRF) / 2' if self.order == 'combined' else self.order}")
+    ties: ClassVar[str] = "in random order"
     direction = by_option(lambda self: "lower" if self.order == "morf" else "higher")
 
     order: str = "morf"

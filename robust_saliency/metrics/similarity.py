@@ -25,6 +25,7 @@ class TopK(Relevance):
     """Share of the k most relevant pixels that the two maps have in common."""
 
     title: ClassVar[str] = "Top-k intersection"
+    ties: ClassVar[str] = "share the places left to them evenly"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
@@ -49,6 +50,7 @@ class Spearman(Relevance):
     """Correlation of the ranks that the two maps give the pixels."""
 
     title: ClassVar[str] = "Spearman rank correlation"
+    ties: ClassVar[str] = "have their average rank"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
@@ -76,6 +78,7 @@ class Kendall(Relevance):
     """Share of the pairs of pixels that the two maps order alike, less the share ordered differently."""
 
     title: ClassVar[str] = "Kendall's tau-b"
+    ties: ClassVar[str] = "are left out and corrected for (tau-b)"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 

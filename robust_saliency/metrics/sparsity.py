@@ -35,9 +35,13 @@ class by_option:
 
 @spec
 class Relevance:
-    """What every spec of a map metric has: the sign policy, one of ``signs``."""
+    """What every spec of a map metric has: the sign policy, one of ``signs``; ``ties``: what becomes of equal pixels.
+
+    ``ties`` is empty where no order of the pixels is read.
+    """
 
     signs: ClassVar[tuple[str, ...]] = tuple(SIGNS)
+    ties: ClassVar[str] = ""
 
     sign: str = "abs"
 

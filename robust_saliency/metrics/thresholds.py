@@ -19,6 +19,7 @@ class MaskAUC(Relevance):
     """Probability that a pixel of the mask has more relevance than one beside it, ties counting half."""
 
     title = by_option(lambda self: f"ROC AUC of the {self.mask}")
+    ties: ClassVar[str] = "count half"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
@@ -47,6 +48,7 @@ class BestIoU(Relevance):
     """Greatest intersection over union of the mask and the pixels above a threshold, over all thresholds."""
 
     title = by_option(lambda self: f"Best IoU with the {self.mask}")
+    ties: ClassVar[str] = "are above a threshold together"
     direction: ClassVar[str] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 

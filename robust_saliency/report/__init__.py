@@ -1,23 +1,28 @@
 """Rows and arrays on disk to one self-contained HTML page; imports neither JAX nor anything that trained the networks.
 
-``report(directory)`` writes ``report.html`` into a study directory or a run's workdir; ``markdown(directory)`` gives
-its main tables as text. What writes takes no lock: hold ``workdirs.Workdir(directory)`` where another process may write
-there too, since both would write its manifest.
+``report(directory)`` writes ``report.html`` into a study directory or a run's workdir, and beside it a folder
+``report`` with its figures as PNG and its rows as Parquet; ``markdown(directory)`` gives its main tables as text. What
+writes takes no lock: hold ``workdirs.Workdir(directory)`` where another process may write there too, since both would
+write its manifest.
 """
 
 from pathlib import Path
 
 from robust_saliency import records
-from robust_saliency.report import explanations, load, markdown_tables, page, robustness, study_robustness
+from robust_saliency.report import explanations, exports, load, markdown_tables, page, robustness, study_robustness
 
 
 def report(directory: str | Path) -> Path:
     """Writes ``report.html`` (no other file, no network needed to read it) and returns its path.
 
+    Beside it :func:`robust_saliency.report.exports.write` writes the folder ``report``, whose files nothing here reads.
     Equal files in ``directory`` give equal bytes. Raises ValueError naming a file that is missing or damaged.
     """
     path = Path(directory) / "report.html"
-    records.write_atomic(path, page.render(load.read_study(directory)))
+    study = load.read_study(directory)
+    shown = page.contents(study)
+    exports.write(path.parent / "report", study, page.figures_of(shown), shown["pictures"])
+    records.write_atomic(path, page.render(shown))
     return path
 
 

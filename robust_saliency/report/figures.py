@@ -20,11 +20,15 @@ _PANELS = {"loss": "Loss", "accuracy": "Accuracy", "robust_accuracy": "Robust ac
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG as a data URI, with the text that says what it shows."""
+    """A PNG with the text that says what it shows; ``source``: the same as a data URI."""
 
     name: str
-    source: str
+    png: bytes
     alt: str
+
+    @property
+    def source(self) -> str:
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def curve_figures(study: Study) -> list[Picture]:
@@ -65,7 +69,7 @@ def training_figure(study: Study) -> Picture | None:
         frameon=False,
     )
     shown = ", ".join(_PANELS[name].lower() for name in names)
-    return Picture("training", png(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
+    return Picture("training", finished(figure), f"Training curves of {', '.join(study.labels)}: {shown}")
 
 
 def _phase_ends(study: Study) -> list[tuple[str, float]]:
@@ -114,7 +118,7 @@ def robustness_curves(
     panel.set_ylabel("robust accuracy")
     names = f" of {', '.join(smallest)}" if len(smallest) > 1 else ""
     alt = f"Robust accuracy{names} over epsilon, {norm}, up to {numbers.plain(last)}"
-    return Picture("robustness", png(figure), alt)
+    return Picture("robustness", finished(figure), alt)
 
 
 def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:
@@ -137,7 +141,7 @@ def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:
         panel.set_xlabel("share of pixels")
         panel.legend(frameon=False, title="run (value)")
     panels[0].set_ylabel("mean score")
-    return Picture(method, png(figure), f"Curves of {method} maps: {', '.join(values)}")
+    return Picture(method, finished(figure), f"Curves of {method} maps: {', '.join(values)}")
 
 
 def _mean_value(runs: list[Run], column: Column) -> float:
@@ -168,13 +172,32 @@ def start_figure(num_panels: int) -> tuple[Figure, list]:
     return figure, panels
 
 
-def png(figure: Figure) -> str:
+def finished(figure: Figure) -> bytes:
     for panel in figure.axes:
         panel.xaxis.label.set_fontsize(9)
         panel.yaxis.label.set_fontsize(9)
         if panel.get_legend():
             for text in [*panel.get_legend().get_texts(), panel.get_legend().get_title()]:
                 text.set_fontsize(8)
+    return png(figure)
+
+
+def grid(down: int, across: int, side: float, last: float) -> tuple[Figure, np.ndarray]:
+    """``(figure, panels [down, across])`` of square panels without ticks, the last of a row ``last`` as wide."""
+    figure = Figure(figsize=(side * (across - 1 + last) + 0.6, 1.22 * side * down + 0.3))
+    FigureCanvasAgg(figure)
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(0.1 / width, 0.25 / height, 1 - 0.5 / width, 1 - 0.25 / height, wspace=0.08, hspace=0.22)
+    panels = figure.subplots(down, across, squeeze=False, width_ratios=[1] * (across - 1) + [last / 4])
+    for panel in panels.flat:
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.spines[:].set_visible(False)
+    return figure, panels
+
+
+def png(figure: Figure) -> bytes:
+    """The figure at 130 pixels an inch; equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()

@@ -28,17 +28,31 @@ class Scores(NamedTuple):
     values: np.ndarray
 
 
+class Conditions(NamedTuple):
+    """What is known of each example and its maps besides scores, in the order of :class:`Scores`; empty where unsaid.
+
+    predictions: the classes that the network names ``[N]``. masks: by name the share of the image that it covers
+    ``[N]``. flaws: by method the words of :mod:`robust_saliency.flaws` ``[N]``.
+    """
+
+    predictions: np.ndarray | None
+    masks: dict[str, np.ndarray]
+    flaws: dict[str, np.ndarray]
+
+
 @dataclass(frozen=True)
 class Run:
-    """One trained and evaluated network."""
+    """One trained and evaluated network; ``folder`` holds the files of its evaluation."""
 
     label: str
     seed: int
     description: str
+    folder: Path
     config: dict[str, Any]
     phases: tuple[history.Phase, ...]
     summary: dict[str, Any]
     scores: Scores
+    conditions: Conditions
     curves: dict[str, np.ndarray] | None
     pictures: dict[str, np.ndarray] | None
     randomised: dict[str, np.ndarray] | None
@@ -73,6 +87,10 @@ class Study:
     def of(self, label: str) -> list[Run]:
         """The runs of one label, by seed."""
         return sorted((run for run in self.runs if run.label == label), key=lambda run: run.seed)
+
+    def class_name(self, label: int) -> str:
+        names = self.first.summary["class_names"]
+        return str(names[int(label)]) if 0 <= int(label) < len(names) else f"class {int(label)}"
 
     @property
     def methods(self) -> dict[str, dict[str, str]]:
@@ -171,21 +189,24 @@ def _read_run(directory: Path, entry: Mapping[str, Any]) -> Run:
     for key in _SUMMARY_KEYS:
         _field(evaluation / "summary.json", summary, key)
     config = _read_if_there(directory / "config.json", records.read_json) or {}
+    scores, conditions = _read_rows(evaluation, summary)
     return Run(
         label=str(entry["label"]),
         seed=int(entry["seed"]),
         description=str(entry.get("description", "")),
+        folder=evaluation,
         config=config,
         phases=history.read(directory, config),
         summary=summary,
-        scores=_read_scores(evaluation, summary),
+        scores=scores,
+        conditions=conditions,
         curves=_read_curves(evaluation / "curves.npz"),
         pictures=_read_arrays(evaluation / "pictures.npz", ("ids", "label", "prediction", "confidence", "image")),
         randomised=_read_arrays(evaluation / "randomisation.npz", ("ids",)),
     )
 
 
-def _read_scores(evaluation: Path, summary: Mapping[str, Any]) -> Scores:
+def _read_rows(evaluation: Path, summary: Mapping[str, Any]) -> tuple[Scores, Conditions]:
     path = evaluation / "examples.csv"
     examples = _read(path, records.read_csv)
     outcomes = ["correct", *(f"robust:{attack}" for attack in summary["attacks"])]
@@ -200,20 +221,29 @@ def _read_scores(evaluation: Path, summary: Mapping[str, Any]) -> Scores:
     if "confidence" in examples:
         columns.append(CONFIDENCE)
         values.append(_numbers(path, examples, "confidence")[order])
+    masks = {name: _numbers(path, examples, name)[order] for name in examples if name.startswith("mask:")}
+    predictions = examples["prediction"][order] if "prediction" in examples else None
+    flaws = {}
     path, metrics = evaluation / "maps.csv", list(summary["metrics"])
     maps = _read(path, records.read_csv)
     _need_columns(path, maps, ["id", "method", *metrics])
+    if "flaw" in maps and maps["flaw"].dtype.kind == "f":  # another program wrote a column of nothing
+        maps["flaw"] = np.full(len(maps["flaw"]), "")
     for method in summary["methods"]:
         rows = np.flatnonzero(maps["method"].astype(str) == method)
         places = np.searchsorted(ids, maps["id"][rows]).clip(max=len(ids) - 1)
         if not np.array_equal(ids[places], maps["id"][rows]):
             raise ValueError(f"{path} is damaged: it holds an example id that examples.csv lacks.")
+        if "flaw" in maps:
+            flaws[method] = np.full(len(ids), "", maps["flaw"].dtype)
+            flaws[method][places] = maps["flaw"][rows]
         for metric in metrics:
             column = np.full(len(ids), np.nan)
             column[places] = _numbers(path, maps, metric)[rows]
             columns.append((method, metric))
             values.append(column)
-    return Scores(ids, groups, examples["label"][order], tuple(columns), np.stack(values, axis=1))
+    scores = Scores(ids, groups, examples["label"][order], tuple(columns), np.stack(values, axis=1))
+    return scores, Conditions(predictions, {name.removeprefix("mask:"): of for name, of in masks.items()}, flaws)
 
 
 def _groups(ids: np.ndarray, groups: np.ndarray) -> np.ndarray:

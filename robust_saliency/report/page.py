@@ -1,6 +1,7 @@
 """The page: everything that the template shows, computed, and the template filled in."""
 
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -9,8 +10,10 @@ from robust_saliency.report import (
     answer,
     claims,
     components,
+    failures,
     figures,
     floors,
+    image_views,
     numbers,
     pictures,
     provenance,
@@ -19,12 +22,12 @@ from robust_saliency.report import (
     tables,
 )
 from robust_saliency.report.colours import run_colours
-from robust_saliency.report.compare import Comparison, class_comparisons, compare, family_size
+from robust_saliency.report.compare import class_comparisons, compare, family_size
 from robust_saliency.report.load import Study
 
 
-def render(study: Study) -> str:
-    """The report as one HTML document that needs no other file."""
+def render(shown: dict[str, Any]) -> str:
+    """What :func:`contents` found as one HTML document that needs no other file."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -32,11 +35,13 @@ def render(study: Study) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template("template.html").render(shown)
+
+
+def contents(study: Study) -> dict[str, Any]:
+    """All that the page shows of a study, by the names that the template knows."""
     comparison = compare(study)
-    return environment.get_template("template.html").render(_context(study, comparison))
-
-
-def _context(study: Study, comparison: Comparison) -> dict:
+    drawn = pictures.picture_rows(study)
     by_class = class_comparisons(study)
     several = study.reference is not None
     by_images = same_images.comparisons(study, comparison) if several else None
@@ -67,8 +72,10 @@ def _context(study: Study, comparison: Comparison) -> dict:
             }
             for method in study.explaining_methods
         ],
-        "pictures": pictures.picture_rows(study),
+        "pictures": drawn,
         "picture_methods": pictures.picture_methods(study),
+        "pictured": {picture.name for picture in drawn},
+        "views": image_views.image_views(study, drawn),
         "colour_bars": {kind: pictures.colour_bar_png(kind) for kind in ("signed", "magnitude")},
         "curves": figures.curve_figures(study),
         "randomisation": _randomisation(study),
@@ -77,8 +84,18 @@ def _context(study: Study, comparison: Comparison) -> dict:
         "config": provenance.config_table(study),
         "made_with": provenance.made_with(study),
         "undefined": provenance.undefined_table(study),
+        "failures": failures.failures(study),
+        "settings_of": tables.settings_of,
         "tests": provenance.tests_table(study, comparison) if several else None,
     }
+
+
+def figures_of(shown: dict[str, Any]) -> dict[str, figures.Picture]:
+    """By a name for a file the figures among :func:`contents`."""
+    named = {f"curves_{figure.name}": figure for figure in shown["curves"]}
+    if shown["randomisation"]:
+        named |= {f"randomisation_{figure.name}": figure for figure in shown["randomisation"]["figures"]}
+    return named | ({"training": shown["training"]} if shown["training"] else {})
 
 
 def _randomisation(study: Study) -> dict | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from robust_saliency import flaws
 from robust_saliency.report import numbers
 from robust_saliency.report.colours import colour_table, levels
 from robust_saliency.report.load import Run, Study
@@ -22,13 +23,25 @@ class Tile:
     """One map, in the limits shared by the row (``shared``) and in its own (``own``); ``flaw`` replaces a picture."""
 
     run: str
-    shared: str
-    own: str
-    own_limit: str
+    kind: str
+    values: np.ndarray
+    limit: float
     flaw: str
     verdict: str
     right: bool
     alt: str
+
+    @property
+    def shared(self) -> str:
+        return "" if self.flaw else map_png(self.values, self.limit, self.kind)
+
+    @property
+    def own(self) -> str:
+        return "" if self.flaw else map_png(self.values, colour_limit([self.values]), self.kind)
+
+    @property
+    def own_limit(self) -> str:
+        return limit_text(colour_limit([self.values]))
 
 
 @dataclass(frozen=True)
@@ -43,14 +56,35 @@ class Strip:
 
 @dataclass(frozen=True)
 class PictureRow:
+    """One image: ``name`` is its id; its pixels, the masks that are not empty by name, and its maps."""
+
     name: str
     label: str
-    image: str
-    alt: str
-    width: int
-    height: int
-    outlines: dict[str, str]
+    pixels: np.ndarray
+    masks: dict[str, np.ndarray]
     strips: list[Strip]
+
+    @property
+    def alt(self) -> str:
+        outlined = f", outlined: {', '.join(self.masks)}" if self.masks else ""
+        return f"Image {self.name}, labelled {self.label}{outlined}"
+
+    @property
+    def image(self) -> str:
+        return image_png(self.pixels)
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def outlines(self) -> dict[str, str]:
+        """By mask the SVG path of its boundary."""
+        return {name: outline(mask) for name, mask in self.masks.items()}
 
 
 def picture_rows(study: Study) -> list[PictureRow]:
@@ -88,30 +122,29 @@ def colour_bar_png(kind: str) -> str:
 
 
 def outline(mask: np.ndarray) -> str:
-    """SVG path of the boundary between the inside and the outside of ``mask [H, W]``, in pixels."""
-    inside = np.pad(np.asarray(mask) > 0, 1)
-    across = [(y, x) for y, x in np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1])]
-    down = [(y, x) for y, x in np.argwhere(inside[1:-1, 1:] != inside[1:-1, :-1])]
+    """SVG path of :func:`boundary`."""
+    across, down = boundary(mask)
     return "".join([f"M{x} {y}h1" for y, x in across] + [f"M{x} {y}v1" for y, x in down])
+
+
+def boundary(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the inside of ``mask [H, W]`` meets the outside: ``(y, x)`` of the left end of each edge of a pixel that
+    lies across, ``[n, 2]``, and of the upper end of each that stands upright."""
+    inside = np.pad(np.asarray(mask) > 0, 1)
+    return np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1]), np.argwhere(inside[1:-1, 1:] != inside[1:-1, :-1])
 
 
 def _row(study: Study, runs: list[Run], example: int) -> PictureRow:
     pictures, at = runs[0].pictures, [int(np.flatnonzero(run.pictures["ids"] == example)[0]) for run in runs]
-    label = _class_name(study, pictures["label"][at[0]])
-    image = pictures["image"][at[0]]
     others = sorted(
         name for name in pictures if name.endswith("_mask") and "/" not in name and name not in _FIRST_MASKS
     )
     masks = {name: pictures[name][at[0]] for name in (*_FIRST_MASKS, *others) if name in pictures}
-    outlines = {name.removesuffix("_mask"): outline(mask) for name, mask in masks.items() if mask.any()}
     return PictureRow(
         name=str(example),
-        label=label,
-        image=image_png(image),
-        alt=f"Image {example}, labelled {label}" + (f", outlined: {', '.join(outlines)}" if outlines else ""),
-        width=image.shape[1],
-        height=image.shape[0],
-        outlines=outlines,
+        label=study.class_name(pictures["label"][at[0]]),
+        pixels=pictures["image"][at[0]],
+        masks={name.removesuffix("_mask"): mask for name, mask in masks.items() if mask.any()},
         strips=[_strip(study, runs, at, method) for method in picture_methods(study)],
     )
 
@@ -123,21 +156,21 @@ def _strip(study: Study, runs: list[Run], at: list[int], method: str) -> Strip:
     tiles = [
         _tile(study, run, index, values, limit, method, kind) for run, index, values in zip(runs, at, maps, strict=True)
     ]
-    return Strip(method, kind, _limit_text(limit), tiles)
+    return Strip(method, kind, limit_text(limit), tiles)
 
 
 def _tile(study: Study, run: Run, index: int, values: np.ndarray, limit: float, method: str, kind: str) -> Tile:
-    predicted = _class_name(study, run.pictures["prediction"][index])
+    predicted = study.class_name(run.pictures["prediction"][index])
     confidence = float(run.pictures["confidence"][index])
     right = bool(run.pictures["prediction"][index] == run.pictures["label"][index])
-    damage, own_limit = flaw(values), colour_limit([values])
-    verdict = f"{predicted} {100 * confidence:.0f}\u00a0%"
-    state = f"the map is {damage}" if damage else f"colours end at {_limit_text(limit)}"
+    damage = flaw(values)
+    verdict = f"{predicted} {numbers.percent(confidence)}"
+    state = f"the map is {damage}" if damage else f"colours end at {limit_text(limit)}"
     return Tile(
         run=run.label,
-        shared="" if damage else map_png(values, limit, kind),
-        own="" if damage else map_png(values, own_limit, kind),
-        own_limit=_limit_text(own_limit),
+        kind=kind,
+        values=values,
+        limit=limit,
         flaw=damage,
         verdict=verdict,
         right=right,
@@ -146,9 +179,8 @@ def _tile(study: Study, run: Run, index: int, values: np.ndarray, limit: float, 
 
 
 def flaw(values: np.ndarray) -> str:
-    if not np.isfinite(values).all():
-        return "not finite"
-    return "constant" if values.min() == values.max() else ""
+    """Why a map ``[H, W]`` cannot be drawn; '' where it can."""
+    return str(flaws.of_maps(values[None])[0])
 
 
 def _shrink(values: np.ndarray) -> np.ndarray:
@@ -160,10 +192,15 @@ def _shrink(values: np.ndarray) -> np.ndarray:
 
 
 def image_png(image: np.ndarray) -> str:
-    image = image if image.dtype == np.uint8 else np.round(255 * image.clip(0, 1)).astype(np.uint8)
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    picture = Image.fromarray(grey_levels(image))
     picture.thumbnail((2 * _MOST_PIXELS, 2 * _MOST_PIXELS), Image.Resampling.LANCZOS)
     return _data_uri(picture)
+
+
+def grey_levels(image: np.ndarray) -> np.ndarray:
+    """``uint8 [H, W, 3]`` or, of one channel, ``[H, W]``."""
+    image = image if image.dtype == np.uint8 else np.round(255 * image.clip(0, 1)).astype(np.uint8)
+    return image[..., 0] if image.shape[-1] == 1 else image
 
 
 def _data_uri(picture: Image.Image) -> str:
@@ -172,10 +209,6 @@ def _data_uri(picture: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _class_name(study: Study, label: int) -> str:
-    names = study.first.summary["class_names"]
-    return str(names[int(label)]) if 0 <= int(label) < len(names) else f"class {int(label)}"
-
-
-def _limit_text(limit: float) -> str:
+def limit_text(limit: float) -> str:
+    """The value at which colours end."""
     return numbers.plain(limit) if limit < 100 else f"{limit:.3g}"

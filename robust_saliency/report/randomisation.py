@@ -5,9 +5,9 @@ import numpy as np
 from robust_saliency import statistics
 from robust_saliency.report import numbers
 from robust_saliency.report.colours import run_colours
-from robust_saliency.report.figures import Picture, png, start_figure
+from robust_saliency.report.figures import Picture, finished, start_figure
 from robust_saliency.report.load import Run, Study
-from robust_saliency.report.tables import Cell, Head, Row, Table
+from robust_saliency.report.tables import Cell, Head, Row, Table, settings_of
 
 _MARKERS = "os^Dv*XP"
 
@@ -37,7 +37,7 @@ def table(study: Study) -> Table | None:
 
 
 def settings(study: Study) -> list[str]:
-    return [about["description"] for about in _orders(study).values()]
+    return [f"{about['description']} {settings_of(about)}".strip() for about in _orders(study).values()]
 
 
 def num_images(study: Study) -> int:
@@ -73,7 +73,7 @@ def _figure(study: Study, method: str, orders: dict[str, dict]) -> Picture:
         panel.legend(frameon=False)
     panels[0].set_ylabel("similarity to the trained map")
     return Picture(
-        method, png(figure), f"Similarity of {method} maps, from {names[0]} to {names[-1]}: {', '.join(said)}"
+        method, finished(figure), f"Similarity of {method} maps, from {names[0]} to {names[-1]}: {', '.join(said)}"
     )
 
 

@@ -1,6 +1,8 @@
 """The tables of the report as plain rows of cells, which page.py renders as HTML and markdown.py as Markdown."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -191,10 +193,21 @@ def _class_rows(study: Study, comparison: Comparison, method: str) -> list[Row]:
     return rows
 
 
-def metric_heads(study: Study) -> list[Head]:
-    """A column a metric."""
-    metrics = study.first.summary["metrics"].values()
-    return [Head(about["title"], about["direction"], about["description"]) for about in metrics]
+def metric_heads(study: Study, metrics: Iterable[str] | None = None) -> list[Head]:
+    """A column a metric, of all or of those named: its title, definition and settings."""
+    known = study.first.summary["metrics"]
+    chosen = [known[metric] for metric in (known if metrics is None else metrics)]
+    helps = [f"{about['description']} {settings_of(about)}".strip() for about in chosen]
+    return [Head(about["title"], about["direction"], text) for about, text in zip(chosen, helps, strict=True)]
+
+
+def settings_of(metric: Mapping[str, Any]) -> str:
+    """'gini: sign abs.', every setting of a metric by its facts in the summary; '' where an older one has none."""
+    if "settings" not in metric:
+        return ""
+    words = [f"{name} {value}" for name, value in metric["settings"].items()]
+    words += [f"ties {metric['ties']}"] if metric["ties"] else []
+    return f"{metric['name']}: {', '.join(words) or 'no settings'}."
 
 
 def _bounds(study: Study, comparison: Comparison, explaining: str) -> list[Row]:

@@ -23,6 +23,12 @@ METRICS = {
     "deletion_auc": ("Deletion AUC", "lower", "Area under the score while the highest pixels are replaced by a blur."),
     "entropy": ("Entropy", "none", "Shannon entropy of |map| as a distribution over pixels, in nats."),
 }  # fmt: skip
+SETTINGS = {
+    "gini": {"sign": "abs"},
+    "pointing": {"sign": "abs", "mask": "evidence", "tolerance": "0"},
+    "deletion_auc": {"sign": "abs", "order": "morf", "baseline": "blur of sigma 4"},
+}
+TIES = {"pointing": "share the hit evenly", "deletion_auc": "in random order"}
 ATTACKS = {"linf 4/255": "PGD-20, linf, epsilon 4/255, step epsilon/8", "L2 0.5": "PGD-20, L2, epsilon 0.5"}
 RUNS = {
     "standard": "cross-entropy on clean images, 30 epochs",
@@ -39,6 +45,7 @@ LEVELS = {
     "linf": (0.695, 0.620, 0.928, 1.080, 0.375, 5.4),
     "l2": (0.546, 0.509, 0.922, 1.004, 0.363, 5.9),
 }
+FLAWS = {("l2", "gradient", 1): "zero", ("l2", "input_x_gradient", 2): "not finite"}
 # These maps are the same for every network, but deletion puts them through it.
 BOUND_SHIFTS = {"standard": -0.11, "linf": 0.0, "l2": 0.1}
 BOUNDS = {
@@ -53,7 +60,8 @@ def write_study(
     directory: Path, *, seeds=(0, 1, 2), runs=tuple(RUNS), attacks=ATTACKS, classes=CLASSES, channels=3, masks=True,
     num_examples=90, side=24,
 ) -> Path:  # fmt: skip
-    """A study of ``runs`` x ``seeds``; two examples share a group; the example 3 has no defined pointing score."""
+    """A study of ``runs`` x ``seeds``; two examples share a group; the example 3 has no evidence, and so no defined
+    pointing score; of l2 the gradient of example 1 is zero, and input x gradient of example 2 not finite."""
     directory.mkdir(parents=True, exist_ok=True)
     entries = [
         {"label": label, "seed": seed, "dir": f"seed{seed}/{label}", "description": RUNS[label]}
@@ -100,7 +108,8 @@ def write_run(directory, label, seed, attacks, classes, channels, masks, num_exa
         "runs": {"read": 5, "made": 3},
         "data": "planted lesions, 24 px, 4096 train, 90 test", "attacks": dict(attacks), "methods": methods,
         "metrics": {
-            name: {"title": title, "direction": direction, "low": 0, "high": 1, "description": description}
+            name: {"title": title, "direction": direction, "low": 0, "high": 1, "description": description,
+                   "name": name, "settings": SETTINGS.get(name, {}), "ties": TIES.get(name, "")}
             for name, (title, direction, description) in metrics.items()
         },
     }  # fmt: skip
@@ -132,24 +141,35 @@ def _write_examples(path, rng, label, labels, groups, attacks, num_classes):
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         columns = ["id", "label", "group", "prediction", "confidence", "correct"]
-        writer.writerow(columns + [f"robust:{attack}" for attack in attacks])
+        writer.writerow(columns + [f"robust:{attack}" for attack in attacks] + ["mask:evidence"])
         for i, y in enumerate(labels):
             correct = rng.random() < accuracies[0]
             robust = [int(correct and rng.random() < accuracies[1 + j] / accuracies[0]) for j in range(len(attacks))]
             prediction = y if correct else (y + 1) % num_classes
-            writer.writerow([i, y, groups[i], prediction, f"{0.5 + rng.random() / 2:.6f}", int(correct), *robust])
+            writer.writerow(
+                [
+                    i,
+                    y,
+                    groups[i],
+                    prediction,
+                    f"{0.5 + rng.random() / 2:.6f}",
+                    int(correct),
+                    *robust,
+                    0.0 if i == 3 else 0.2,
+                ]
+            )
 
 
 def _write_maps(path, rng, label, labels, groups, methods, metrics):
     shared = np.random.default_rng(1).normal(size=(len(labels), len(METRICS)))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "label", "group", "method", *metrics])
+        writer.writerow(["id", "label", "group", "method", "flaw", *metrics])
         for m, method in enumerate(methods):
             levels = BOUNDS.get(method, LEVELS[label])
             noise = np.random.default_rng([9, m]) if method in BOUNDS else rng
             for i, y in enumerate(labels):
-                row = [i, y, groups[i], method]
+                row = [i, y, groups[i], method, FLAWS.get((label, method, i), "")]
                 for j, name in enumerate(METRICS):
                     value = levels[j] + 0.02 * m * (method not in BOUNDS) + 0.05 * shared[i, j] + 0.02 * noise.normal()
                     if method in BOUNDS and name == "deletion_auc":

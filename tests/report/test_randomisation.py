@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from robust_saliency.report import load, page
+from robust_saliency.report import report
 from tests.report.fabricated_study import write_study
 from tests.report.read_page import Page
 
@@ -34,24 +34,29 @@ def with_curves(directory, points=POINTS, runs=tuple(FALLING)):
     return directory
 
 
+def rendered(directory):
+    return report(directory).read_text()
+
+
 def test_an_evaluation_without_it_has_no_section(plain):
-    html = page.render(load.read_study(plain))
+    html = rendered(plain)
     assert 'id="randomisation"' not in html and "#randomisation" not in html
 
 
 def test_the_table_holds_the_mean_over_the_points_with_fresh_weights(plain, tmp_path):
-    html = page.render(load.read_study(with_curves(_copied(plain, tmp_path))))
+    html = rendered(with_curves(_copied(plain, tmp_path)))
     rows = {header[0]: cells for _, header, cells in Page(html).rows("randomisation", "run")}
     assert rows["standard"][0]["value"] == "0.300" and rows["linf"][1]["value"] == "0.600"
     assert "made again for 10 images" in html
     alts = re.findall(r'alt="(Similarity of gradient maps[^"]*)"', html)
+    assert (tmp_path / "copy" / "report" / "randomisation_gradient.png").stat().st_size > 5000
     assert len(alts) == 1 and "linf cascading 1.000 0.800 0.600 0.400" in alts[0]
 
 
 def test_networks_of_other_layers_have_a_table_and_no_common_figure(plain, tmp_path):
     directory = with_curves(_copied(plain, tmp_path))
     with_curves(directory, ["trained", "logits", "stem", "block1_1"], runs=("linf",))
-    html = page.render(load.read_study(directory))
+    html = rendered(directory)
     assert "have no axis in common" in html and "Similarity of gradient maps" not in html
     assert "randomisation" in Page(html).tables
 

@@ -60,12 +60,12 @@ def test_runs_in_a_row_share_their_limit(study):
         assert np.abs(decode(tile.own).astype(int) - own).max() <= 4
 
 
-def test_constant_and_not_finite_maps_are_named_instead_of_painted(study):
+def test_zero_and_not_finite_maps_are_named_instead_of_painted(study):
     rows = pictures.picture_rows(study)
     l2 = [[strip.tiles[2] for strip in row.strips] for row in rows]
-    assert (l2[1][0].flaw, l2[1][0].shared) == ("constant", "")
+    assert (l2[1][0].flaw, l2[1][0].shared) == ("zero", "")
     assert (l2[2][1].flaw, l2[2][1].shared) == ("not finite", "")
-    assert "the map is constant" in l2[1][0].alt
+    assert "the map is zero" in l2[1][0].alt
     assert [tile.flaw for tile in l2[0]] == ["", ""]
 
 
