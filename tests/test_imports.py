@@ -69,13 +69,23 @@ MAY_IMPORT = {
     "transfer_checks": {"robustness_checks"},
     "evaluate": BUILD | {"evaluate_blind", "evaluate_programs", "descriptions", "survivors"},
     "timing": set(),
+    "neuron_programs": BUILD,
+    "neuron_facts": BUILD | {"neuron_programs"},
+    "neuron_units": BUILD | {"neuron_facts"},
+    "neuron_tracing": BUILD | {"neuron_facts"},
+    "neuron_summary": BUILD | {"neuron_facts", "neuron_units"},
+    "neuron_pictures": BUILD | {"neuron_facts", "neuron_programs", "neuron_tracing", "neuron_units"},
+    "neuron_report": BUILD
+    | {"neuron_facts", "neuron_pictures", "neuron_summary", "neuron_tracing", "neuron_units", "descriptions", "report"},
     "benchmark_training": BUILD | {"config_wrappers", "timing", "train_step"},
     "benchmark_maps": BUILD | {"timing"},
     "benchmark": BUILD | {"benchmark_maps", "benchmark_training", "timing"},
     "explain": BUILD | {"report"},
     "study": BUILD | {"train", "evaluate", "benchmark", "report"},
+    "study_runs": BUILD | {"study"},
+    "study_neurons": BUILD | {"study_runs", "neuron_report", "report"},
     "study_robustness": BUILD
-    | {"study", "robustness", "robustness_facts", "survivors", "transfer", "transfer_checks", "report"},
+    | {"study_runs", "robustness", "robustness_facts", "survivors", "transfer", "transfer_checks", "report"},
 }
 
 STANDARD_IN_PURE = {

@@ -39,8 +39,8 @@ class Thresholds(NamedTuple):
 class Tail(NamedTuple):
     """The upper tail of the activations of each of U units: all that a quantile near the top needs to know of them.
 
-    ``highest [U, m]``: the m highest finite ones, falling, -inf where there were fewer. ``lowest [U]``: of all, inf where
-    there was none. ``finite``, ``not_finite``: int32 ``[U]``, how many there were.
+    ``highest [U, m]``: the m highest finite ones, falling, -inf where there were fewer. ``lowest [U]``: of all, inf
+    where there was none. ``finite``, ``not_finite``: int32 ``[U]``, how many there were.
     """
 
     highest: Array
