@@ -154,7 +154,10 @@ def _remembered(path: str) -> dict:
         raise UserError(f"{error} Give --config=FILE.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is no config: it holds {type(config).__name__}. Give --config=FILE.")
-    return config
+    from configs import common
+
+    # A run of before there was this mode can be asked for it too.
+    return {"neurons": common.default().neurons.to_dict(), **config}
 
 
 def _no_config(workdir: str | None) -> str:

@@ -61,6 +61,7 @@ def _layer(subject: Subject, settings: Neurons, layer: Layer, units: Units) -> d
     found = neurons.detectors(units.iou, settings.dissection)
     detects = np.asarray(found.detects)
     chance, chance_unique = _by_chance(layer, settings)
+    concepts = [_concept(place, name, layer, units, detects, pixels) for place, name in enumerate(subject.concepts)]
     return counts | {
         "mixed": int((units.kinds == MIXED).sum()),
         "detectors": int(detects.sum()),
@@ -68,9 +69,7 @@ def _layer(subject: Subject, settings: Neurons, layer: Layer, units: Units) -> d
         "unique": int(np.sum(found.unique)),
         "chance_detectors": chance,
         "chance_unique": chance_unique,
-        "concepts": [
-            _concept(place, name, layer, units, detects, pixels) for place, name in enumerate(subject.concepts)
-        ],
+        "concepts": concepts,
     }
 
 

@@ -38,7 +38,7 @@ class Pictures:
         ids, values = (self._arrays[f"{name}/{layer}"][unit] for name in ("ids", "values"))
         kept = self._arrays[f"boxes/{layer}"].shape[1]
         return [
-            self._of_unit(layer, unit, int(example), concept)._replace(caption=numbers.plain(float(value)))
+            self._of_unit(layer, unit, int(example), concept)._replace(caption=f"{float(value):.3g}")
             for example, value in zip(ids[:kept], values[:kept], strict=True)
             if example >= 0
         ]
@@ -54,8 +54,7 @@ class Pictures:
         for place in np.flatnonzero(units == unit):
             images, before, after = (self._arrays[f"{name}/{layer}"][place] for name in _WISHES)
             for start, image, low, high in zip(("noise", "its top image"), images, before, after, strict=True):
-                change = f"{numbers.plain(float(low))} to {numbers.plain(float(high))}"
-                said = f"from {start}: silent" if low == high else f"from {start}: {change}"
+                said = f"from {start}: silent" if low == high else f"from {start}: {low:.3g} to {high:.3g}"
                 height, width = image.shape[:2]
                 found.append(Tile(image_png(image), f"What unit {unit} would like to see, {said}", width, height,
                                   caption=said))  # fmt: skip
@@ -70,10 +69,10 @@ class Pictures:
         seen = self._arrays[f"seen/{layer}"]
         (place,) = np.flatnonzero((seen == (example, unit)).all(1))
         active, box = (self._arrays[f"{name}/{layer}"][place] for name in ("active", "box"))
-        whole = tuple(box) == (0, 0, *active.shape)
-        where = f"active at {numbers.percent(active.mean())} of it" if active.any() else "nowhere above its threshold"
-        tile = self._tile(example, f"Image {example}: unit {unit} is {where}", concept)
-        return tile._replace(active=outline(active), box="" if whole else _rectangle(box))
+        large = (box[2] - box[0]) * (box[3] - box[1]) > active.size / 2
+        caption = f"active on {numbers.percent(active.mean())}" if active.any() else "below its threshold"
+        tile = self._tile(example, f"Image {example}: unit {unit} is {caption}", concept)
+        return tile._replace(active=outline(active), box="" if large else _rectangle(box), caption=caption)
 
     def _tile(self, example: int, alt: str, concept: str = "") -> Tile:
         place = self._places[example]

@@ -118,12 +118,11 @@ def _concepts_of(row: Mapping, about: Mapping) -> list[str]:
 def words(row: Mapping, about: Mapping) -> str:
     """'detects dots (IoU 0.21)', 'mixed: dots 0.21, border 0.08', 'no concept', 'dead'; and the class of its top."""
     named = [f"{name} {text(row[f'iou:{name}'])}" for name in _concepts_of(row, about)]
+    best = f" (best: {row['concept']} {text(row['iou'])})" if row.get("concept") else ""
     said = {
         "detector": f"detects {row.get('concept')} (IoU {text(row.get('iou'))})",
         "mixed": f"mixed: {', '.join(named)}",
-        "none": f"no concept (best: {row.get('concept')} {text(row.get('iou'))})"
-        if row.get("concept")
-        else "no concept",
+        "none": f"no concept{best}",
         "dead": "dead",
         "alive": "",
     }[row["kind"]]
@@ -155,10 +154,8 @@ def _shown(layer: Mapping, units: Mapping, about: Mapping, pictures: Pictures) -
 
 def _reasons(layer: str, units: Mapping, about: Mapping, influences: Mapping, pictures: Pictures) -> dict:
     """Pairs of a wrong and a right prediction with their units; and what the strongest unit of each detects."""
-    order = (
-        np.flatnonzero((influences["layer"] == layer) & (influences["side"] == "for")) if len(influences["id"]) else []
-    )
-    rows = [{name: values[place] for name, values in influences.items()} for place in order]
+    rows = [dict(zip(influences, row, strict=True)) for row in zip(*influences.values(), strict=True)]
+    rows = [row for row in rows if row["layer"] == layer and row["side"] == "for"]
     strongest = [row for row in rows if row["rank"] == 1]
     counts: dict[str, dict[str, int]] = {}
     for row in strongest:
