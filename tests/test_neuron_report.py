@@ -38,7 +38,8 @@ IDS = np.array([10, 11, 12, 13, 14, 15], np.int32)
 QUANTILE = 7.5 / 95
 SETTINGS = {
     "layers": ["units"], "quantile": QUANTILE, "num_top": 20, "num_influential": 10, "score": "logit",
-    "ascent_steps": 3, "batch_size": 4, "attack": {"num_steps": 1, "epsilon": 0.6, "start": "none", "relative_step_size": 1.0},
+    "ascent_steps": 3, "batch_size": 4,
+    "attack": {"num_steps": 1, "epsilon": 0.6, "start": "none", "relative_step_size": 1.0},
 }  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def apply(variables, images, *, mode="eval", key=None, capture=(), edit=None):
 
 
 CLASSIFIER = models.Classifier(None, apply, ("units", "mean"), 3, (8, 8, 3))
-VARIABLES = {"params": {"colours": COLOURS, "head": HEAD}, "state": {}}
+VARIABLES = {"params": {"colours": jnp.asarray(COLOURS), "head": jnp.asarray(HEAD)}, "state": {}}
 
 
 def planted(masked=True):
@@ -68,16 +69,11 @@ def planted(masked=True):
 
 @pytest.fixture(scope="module", autouse=True)
 def planted_checkpoint():
-    """Every workdir holds the planted network; ``VARIABLES`` are what a checkpoint would give."""
+    """Every workdir holds the planted network."""
 
     def load_described(workdir, step):
         described = {"config": tiny.plain(), "image_shape": [8, 8, 3], "class_names": list(CLASSES)}
-        return (
-            CLASSIFIER,
-            {**VARIABLES, "params": {k: jnp.asarray(v) for k, v in VARIABLES["params"].items()}},
-            described,
-            7,
-        )
+        return CLASSIFIER, VARIABLES, described, 7
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(initialise, "load_described", load_described)
@@ -107,7 +103,7 @@ def test_each_unit_is_what_it_was_planted_as(page):
     assert [str(name) for name in found["concept"][[0, 1, 4]]] == ["red", "green", "blue"]
     np.testing.assert_allclose(found["threshold"], [0.4, 0.4, 0.9, np.nan, 0.4], rtol=1e-6)
     np.testing.assert_allclose(found["iou"][[0, 1, 4]], 1.0)
-    # Above 0.9 are nine pixels of the bright red square, in a corner of the image, and nine of the green one, of 32 each.
+    # Above 0.9 are nine pixels of the bright red square, in a corner, and nine of the green one, of 32 each.
     np.testing.assert_allclose([found["iou:red"][2], found["iou:green"][2], found["iou:blue"][2]], [9 / 41, 9 / 41, 0])
     np.testing.assert_allclose(found["mean"], np.array([1.8, 1.8, 3.6, 0, 1.8]) / 24, rtol=1e-6)
     assert np.isnan(found["iou"][3]) and str(found["concept"][3]) == ""
