@@ -268,7 +268,7 @@ def test_the_page_is_one_file_with_a_row_a_unit_and_words_for_every_picture(page
         ["blue", "8.3%", "1"],
     ]
     assert "Image 10: unit 0 is active on 25" in text and "red in it" in text
-    assert "1 of them dead" in text and "mixed: red 0.220, green 0.220" in text
+    assert "5 units, 1 dead." in text and "mixed: red 0.220, green 0.220" in text
 
 
 def test_a_coarse_unit_cannot_detect_a_large_mask_and_the_page_says_so(tmp_path):
