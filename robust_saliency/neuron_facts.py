@@ -1,17 +1,16 @@
 """What is found by going over a split: of each unit of a network its threshold, its top examples and its concepts."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from robust_saliency import data as data_lib
-from robust_saliency import models, neurons, sharding
+from robust_saliency import neurons, sharding
 from robust_saliency.config import Neurons
 from robust_saliency.data.splits import permutation
-from robust_saliency.neuron_programs import Programs, layers_of, make_programs
+from robust_saliency.neuron_subject import Examples, Layer, Subject, masks_of
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 
@@ -19,77 +18,6 @@ from robust_saliency.randomness import key_of, per_example_keys
 _top = jax.jit(neurons.top, static_argnames="k")
 _tail = jax.jit(neurons.tail, static_argnames="most")
 _ratios = jax.jit(neurons.representation_ratios)
-
-
-class Subject(NamedTuple):
-    """A network, the examples ``indices`` of ``split``, and the masks that these have, by name (none: ())."""
-
-    classifier: models.Classifier
-    variables: Any
-    split: data_lib.Split
-    indices: np.ndarray
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    concepts: tuple[str, ...]
-    mesh: Mesh
-    layers: tuple[str, ...]
-    programs: Programs
-
-
-class Examples(NamedTuple):
-    """One entry an example ``[N]``; ``taken_for``: the class of its adversarial image; ``fooled``: by it, and right
-    before."""
-
-    ids: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-    confidences: np.ndarray
-    taken_for: np.ndarray
-    fooled: np.ndarray
-
-    def places(self, ids: np.ndarray) -> np.ndarray:
-        """Where among the examples those of ``ids`` are; of an id of -1, which stands for none, any place."""
-        order = np.argsort(self.ids)
-        return order[np.searchsorted(self.ids, np.maximum(ids, self.ids.min()), sorter=order)]
-
-
-class Layer(NamedTuple):
-    """Of U units of a layer: thresholds, what they were on average, and top examples, real and adversarial.
-
-    totals: of K concepts, and ``chance [S, U, K]``: the IoUs with the masks of other images; None where there are no
-    masks. ``r1``, ``r2 [N]``: NaN where the adversarial image did not fool.
-    """
-
-    name: str
-    size: tuple[int, int]
-    thresholds: neurons.Thresholds
-    mean: np.ndarray
-    top: neurons.Top
-    adversarial: neurons.Top
-    totals: neurons.Overlaps | None
-    chance: np.ndarray | None
-    r1: np.ndarray
-    r2: np.ndarray
-
-
-def subject(
-    classifier: models.Classifier, variables: Any, data: data_lib.Data, mesh: Mesh, settings: Neurons
-) -> Subject:
-    """The network with the examples and layers of ``settings``; ValueError as for :func:`layers_of`."""
-    layers = layers_of(classifier, variables, data.image_shape, settings.layers)
-    split = getattr(data, settings.split)
-    return Subject(
-        classifier=classifier,
-        variables=sharding.put_replicated(variables, mesh),
-        split=split,
-        indices=data_lib.choose(len(split), settings.num_examples),
-        image_shape=tuple(data.image_shape),
-        class_names=data.class_names,
-        concepts=_concepts(split, data.concept_names),
-        mesh=mesh,
-        layers=layers,
-        programs=make_programs(classifier, layers, settings),
-    )
 
 
 def measure(subject: Subject, settings: Neurons) -> tuple[Examples, list[Layer]]:
@@ -115,18 +43,6 @@ def measure(subject: Subject, settings: Neurons) -> tuple[Examples, list[Layer]]
     ]
     fooled = np.concatenate(second.fooled)
     return examples._replace(taken_for=np.concatenate(second.taken_for), fooled=fooled), layers
-
-
-def masks_of(rows: dict, concepts: tuple[str, ...]) -> np.ndarray:
-    """``[B, H, W, K]``, 0 or 1: the concepts of the data, or else its one mask, of the lesion."""
-    return rows["concepts"] if "concepts" in rows else rows["lesion_mask"][..., None]
-
-
-def _concepts(split: data_lib.Split, names: tuple[str, ...]) -> tuple[str, ...]:
-    fields = split.gather(np.arange(1))
-    if names and "concepts" in fields:
-        return names
-    return ("lesion",) if "lesion_mask" in fields else ()
 
 
 class _First(NamedTuple):
@@ -222,7 +138,7 @@ class _Second:
         real = sharding.waited(programs.look(subject.variables, images), mesh)["activations"]
         if subject.concepts:
             for shuffle, rows in enumerate((held, *others)):
-                masks = sharding.put_batch({"masks": masks_of(rows, subject.concepts)}, mesh)["masks"]
+                masks = sharding.put_batch({"masks": masks_of(rows)}, mesh)["masks"]
                 counts = programs.overlaps(real, self._thresholds, masks, batch["valid"])
                 self._count(shuffle, jax.device_get(sharding.waited(counts, mesh)))
         keys = per_example_keys(key_of("neurons"), batch["id"])

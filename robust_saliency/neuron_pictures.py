@@ -8,8 +8,8 @@ import numpy as np
 
 from robust_saliency import neurons, randomness, sharding
 from robust_saliency.config import Neurons
-from robust_saliency.neuron_facts import Examples, Layer, Subject, masks_of
 from robust_saliency.neuron_programs import STEPS_A_CALL
+from robust_saliency.neuron_subject import Examples, Layer, Subject, masks_of
 from robust_saliency.neuron_tracing import Traced, batches, seen_images
 from robust_saliency.neuron_units import Units
 from robust_saliency.neurons import ascent
@@ -51,7 +51,7 @@ def of_layers(
     ids = np.unique(np.concatenate([found[f"seen/{layer.name}"][:, 0] for layer in layers]))
     rows = subject.split.gather(subject.indices[examples.places(ids)])
     found |= {"picture_ids": ids, "pictures": rows["image"]}
-    return found | ({"picture_masks": masks_of(rows, subject.concepts)} if subject.concepts else {})
+    return found | ({"picture_masks": masks_of(rows)} if subject.concepts else {})
 
 
 def _arrays(

@@ -24,7 +24,8 @@ from robust_saliency import data as data_lib
 from robust_saliency import report as report_lib
 from robust_saliency.config import Experiment, Neurons
 from robust_saliency.config_fields import Method
-from robust_saliency.neuron_facts import Examples, Layer, Subject, measure, subject
+from robust_saliency.neuron_facts import measure
+from robust_saliency.neuron_subject import Examples, Layer, Subject, subject
 from robust_saliency.progress import say
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from robust_saliency import neurons, sharding
 from robust_saliency.config import Neurons
-from robust_saliency.neuron_facts import Examples, Layer, Subject
+from robust_saliency.neuron_subject import Examples, Layer, Subject
 
 
 class Traced(NamedTuple):
