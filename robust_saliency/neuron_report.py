@@ -115,7 +115,7 @@ def _write(folder: str, found: Subject, settings: Neurons) -> dict:
         records.write_csv(os.path.join(folder, name), columns)
     arrays = neuron_pictures.of_layers(found, settings, examples, layers, shown, traced)
     records.write_npz(os.path.join(folder, "neurons.npz"), arrays)
-    return neuron_summary.summary(found, settings, examples, layers, units, shown)
+    return neuron_summary.summary(found, settings, examples, affinity, layers, units, shown)
 
 
 def _examples(examples: Examples, layers: list[Layer]) -> dict:

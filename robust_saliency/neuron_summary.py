@@ -12,17 +12,21 @@ def summary(
     subject: Subject,
     settings: Neurons,
     examples: Examples,
+    affinity: np.ndarray,
     layers: list[Layer],
     units: list[Units],
     shown: list[list[tuple[str, int]]],
 ) -> dict:
-    """For neurons.json. Numbers that are not defined are None."""
+    """For neurons.json. Numbers that are not defined are None. consistency: of all images, so of a unit that does not
+    tell the classes apart."""
     right = examples.predictions == examples.labels
+    shares = np.bincount(examples.labels, minlength=len(affinity)) / len(examples.labels)
     return {
         "split": settings.split,
         "num_examples": len(examples.ids),
         "num_right": int(right.sum()),
         "num_fooled": int(examples.fooled.sum()),
+        "consistency": float(shares @ affinity @ shares),
         "class_names": list(subject.class_names),
         "concepts": list(subject.concepts),
         "num_shuffles": len(layers[0].chance) if subject.concepts else 0,

@@ -114,6 +114,8 @@ def test_classes_of_top_images_count_those_that_raise_the_unit_alone(page):
     found = records.read_csv(page.parent / "units.csv")
     np.testing.assert_allclose(found["consistency"], [0.5, 1.0, 0.375, np.nan, 1.0], rtol=1e-6)
     assert list(found["class"]) == ["red", "green", "green", "", "blue"]
+    about = records.read_json(page.parent / "neurons.json")
+    assert about["consistency"] == pytest.approx((1 + 4 + 9) / 36) and about["layers"][0]["consistency"] == 0.75
     np.testing.assert_allclose(found["class_share"], [0.5, 1.0, 0.5, np.nan, 1.0])
     ids = records.read_npz(page.parent / "neurons.npz")["ids/units"]
     assert ids.shape == (5, 20) and (ids[:, 6:] == -1).all()
@@ -268,6 +270,7 @@ def test_the_page_is_one_file_with_a_row_a_unit_and_words_for_every_picture(page
         ["blue", "8.3%", "1"],
     ]
     assert "Image 10: unit 0 is active on 25" in text and "red in it" in text
+    assert "To detect says little here: with the masks of other images 2.4 units" in text
     assert "5 units, 1 dead." in text and "mixed: red 0.220, green 0.220" in text
 
 
@@ -282,7 +285,7 @@ def test_without_masks_the_page_says_why_and_has_the_rest(tmp_path):
     assert "No dissection: the data has no masks" in text and "concepts" not in tables(text)
     assert "iou" not in found and list(found["kind"]) == ["alive"] * 3 + ["dead", "alive"]
     assert tables(text)["reasons"][1:] == [["top images mostly red", "1", "1"]]
-    assert "The strongest units of each class" in text
+    assert "The strongest units of each class" in text and "To detect says little here" not in text
 
 
 def test_a_hierarchy_makes_classes_alike(tmp_path):

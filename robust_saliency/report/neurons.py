@@ -34,6 +34,7 @@ def render(folder: str | Path) -> str:
     return environment.get_template("neurons.html").render(
         about=about,
         settings=about["settings"],
+        consistency=text(about["consistency"]),
         accuracy=numbers.share(about["num_right"] / about["num_examples"]),
         layers=[_layer(layer, about, units, influences, pictures) for layer in about["layers"]],
         duration=numbers.duration(about["seconds"]),
@@ -61,6 +62,7 @@ def _layer(layer: Mapping, about: Mapping, units: Mapping, influences: Mapping, 
         "facts": layer,
         "pixels": pictures.pixels(name),
         "concepts": _concepts(layer, about) if masked else [],
+        "is_chance": masked and 2 * _or(layer["chance_detectors"], 0) > layer["detectors"] > 0,
         "impossible": [each["name"] for each in layer["concepts"] or () if _cannot(each, about)],
         "chance": {key: numbers.DASH if layer[key] is None else f"{layer[key]:.1f}"
                    for key in ("chance_detectors", "chance_unique")} if masked else {},
