@@ -15,7 +15,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-MODES = ("benchmark", "evaluate", "explain", "report", "robustness", "study", "train")
+MODES = ("benchmark", "evaluate", "explain", "neurons", "report", "robustness", "study", "train")
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or study; made if it is not there.")
 _MODE = flags.DEFINE_string(
@@ -61,6 +61,10 @@ def _run(mode: str, plain: dict, workdir: str):
         from robust_saliency import study_robustness
 
         return study_robustness.study_robustness(plain, workdir)
+    if mode == "neurons" and workdirs.holds_study(workdir):
+        from robust_saliency import study_neurons
+
+        return study_neurons.study_neurons(plain, workdir)
     # A single run's workdir must not remember a study: it would be one the next time.
     experiment = config.parse({name: section for name, section in plain.items() if name != "study"})
     if mode != "benchmark":
@@ -78,6 +82,10 @@ def _run(mode: str, plain: dict, workdir: str):
         from robust_saliency import robustness
 
         return robustness.robustness(experiment, workdir)
+    if mode == "neurons":
+        from robust_saliency import neuron_report
+
+        return neuron_report.neuron_report(experiment, workdir)
     if mode == "explain":
         from robust_saliency import explain
 
@@ -146,7 +154,10 @@ def _remembered(path: str) -> dict:
         raise UserError(f"{error} Give --config=FILE.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is no config: it holds {type(config).__name__}. Give --config=FILE.")
-    return config
+    from configs import common
+
+    # A run of before there was this mode can be asked for it too.
+    return {"neurons": common.default().neurons.to_dict(), **config}
 
 
 def _no_config(workdir: str | None) -> str:

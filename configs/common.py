@@ -25,6 +25,7 @@ def default() -> ConfigDict:
     config.study = _study()
     config.benchmark = _benchmark()
     config.robustness = _robustness()
+    config.neurons = _neurons()
     return config
 
 
@@ -469,6 +470,29 @@ def _robustness() -> ConfigDict:
     config.num_searches = 12  # epsilons tried for each example, at most
     config.num_examples = 256  # of the test split; 0 = all
     config.batch_size = 128
+    return config
+
+
+def _neurons() -> ConfigDict:
+    config = ConfigDict()
+    config.layers = ()  # whose units, as "('conv3','conv4')"; () = the last layer whose activation is a map
+    config.split = "test"  # test, validation, train
+    config.num_examples = 0  # of the split; 0 = all
+    config.batch_size = 128
+    config.quantile = 0.005  # share of all places at which a unit is active
+    config.least_iou = 0.04  # a unit detects its best concept where their IoU is above
+    config.num_shuffles = 5  # times that the masks are given to other images, to see what chance gives
+    config.num_top = 20  # examples that activate a unit most: of which classes they are
+    config.hierarchy = ""  # JSON file {child: parent}, classes among them, for consistency; '' = classes stand alone
+    config.sigma = 1.0  # of the affinity of two classes, in edges of that tree
+    config.attack = attack()  # makes the adversarial images of CS1, CS2, r1, r2
+    config.score = "log_odds"  # what a prediction loses without a unit: log_odds, logit, probability
+    config.removed = "zero"  # what a unit becomes that is taken away: zero, mean
+    config.num_mistakes = 32  # most confident wrong predictions that are traced, and as many right ones
+    config.num_influential = 3  # units named for each
+    config.num_shown = 2  # units of each concept (of each class, where there are no masks) drawn on the page
+    config.ascent_steps = 40  # of what a unit would like to see; 0 = none
+    config.ascent_step_size = 0.5  # pixels, in L2
     return config
 
 

@@ -32,6 +32,7 @@ def begin(name: str) -> tuple[ConfigDict, Setting]:
     config.data.name = name
     setting = DATA_SETS[name](config, size == "small")
     config.evaluation.attacks.linf.epsilon = config.robustness.epsilon = setting.linf
+    config.neurons.attack.epsilon = setting.linf
     config.evaluation.attacks.l2.epsilon = setting.l2
     return config, setting
 

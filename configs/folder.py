@@ -25,6 +25,7 @@ def get_config():
     config.evaluation.num_examples = 512
     config.evaluation.attacks.linf.epsilon = 2 / 255
     config.robustness.epsilon = 2 / 255
+    config.neurons.attack.epsilon = 2 / 255
     adversary = {"epochs": 8, "num_steps": 5}
     config.study.runs = (
         common.run("standard", "Trained on clean images."),

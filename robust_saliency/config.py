@@ -5,7 +5,18 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from robust_saliency import attacks, checks, metrics, models, objectives, optimizer, phases, saliency, schedules
+from robust_saliency import (
+    attacks,
+    checks,
+    metrics,
+    models,
+    neurons,
+    objectives,
+    optimizer,
+    phases,
+    saliency,
+    schedules,
+)
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
 from robust_saliency.config_wrappers import objective_of
 from robust_saliency.data import DataSpec, planted_lesions
@@ -173,6 +184,52 @@ class Robustness:
         checks.one_of("robustness.version", self.version, ("fast", "standard"))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Neurons:
+    """What is asked of the units of a trained network, on ``num_examples`` images of ``split`` (0 = all).
+
+    layers: whose units; () = the last layer whose activation is a map. quantile, least_iou: see
+    :class:`robust_saliency.neurons.Dissection`; num_shuffles: times that the masks are those of other images. num_top:
+    the k of :func:`robust_saliency.neurons.top`; hierarchy: JSON file {child: parent} of the classes, '' = each stands
+    alone; sigma: see :class:`robust_saliency.neurons.Affinity`. attack: makes the adversarial images of CS1, CS2, r1
+    and r2. score: see :class:`robust_saliency.neurons.Tracing`; removed: a unit that is taken away becomes 'zero', or
+    its 'mean' over the images. num_mistakes: the most confident wrong predictions that are traced, and as many right
+    ones, to num_influential units each. num_shown: units of a concept, or else of a class, that are drawn.
+    ascent_steps, ascent_step_size: of their visualisation, see :class:`robust_saliency.neurons.Ascent`.
+    """
+
+    layers: tuple[str, ...] = ()
+    split: str = "test"
+    num_examples: int = 0
+    batch_size: int = 128
+    quantile: float = 0.005
+    least_iou: float = 0.04
+    num_shuffles: int = 5
+    num_top: int = 20
+    hierarchy: str = ""
+    sigma: float = 1.0
+    attack: attacks.PGD = dataclasses.field(default_factory=attacks.PGD)
+    score: str = "log_odds"
+    removed: str = "zero"
+    num_mistakes: int = 32
+    num_influential: int = 3
+    num_shown: int = 2
+    ascent_steps: int = 40
+    ascent_step_size: float = 0.5
+
+    def __post_init__(self):
+        checks.one_of("neurons.split", self.split, SPLITS)
+        checks.one_of("neurons.removed", self.removed, ("mean", "zero"))
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"neurons.layers names a layer twice: {', '.join(self.layers)}.")
+        neurons.Tracing(score=self.score)
+        neurons.Affinity(sigma=self.sigma)
+
+    @property
+    def dissection(self) -> neurons.Dissection:
+        return neurons.Dissection(quantile=self.quantile, least_iou=self.least_iou)
+
+
 class Experiment(NamedTuple):
     """A parsed config. ``plain`` is what config.json holds.
 
@@ -193,6 +250,7 @@ class Experiment(NamedTuple):
     init_from: InitFrom
     benchmark: Benchmark
     robustness: Robustness
+    neurons: Neurons
     phases: tuple[tuple[str, "Experiment"], ...] = ()
     place: str = ""
 
@@ -204,7 +262,8 @@ class Experiment(NamedTuple):
 
 SECTIONS = {
     "title", "description", "seed", "mesh", "data", "model", "objective", "schedules", "optimizer", "train",
-    "evaluation", "init_from", "study", "benchmark", "robustness", "phases",
+    "evaluation", "init_from", "study", "benchmark", "robustness", "neurons",
+    "phases",
 }  # fmt: skip
 
 
@@ -262,6 +321,7 @@ def _parse(plain: dict) -> Experiment:
         init_from=build(InitFrom, section["init_from"], "config.init_from"),
         benchmark=_benchmark(section["benchmark"]),
         robustness=build(Robustness, section["robustness"], "config.robustness"),
+        neurons=build(Neurons, section["neurons"], "config.neurons"),
     )
 
 

@@ -51,7 +51,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
     with workdirs.Workdir(workdir, create=False):
         classifier, variables, described, step = initialise.load_described(workdir, settings.step)
         data = data or data_lib.load(experiment.data)
-        _check_fits(described, data)
+        initialise.check_fits(described, data)
         initialise.check_unchanged(described, experiment.plain)
         data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
         split = getattr(data, settings.split)
@@ -290,15 +290,6 @@ def _with_concepts(rows: dict, concept_names: tuple[str, ...], masks: tuple[str,
         f"{name}_mask": rows["concepts"][..., concept_names.index(name)] for name in masks if name in concept_names
     }
     return {name: value for name, value in rows.items() if name != "concepts"} | shown
-
-
-def _check_fits(described: dict, data: data_lib.Data) -> None:
-    shape, names = tuple(described["image_shape"]), list(described["class_names"])
-    if shape != tuple(data.image_shape) or names != list(data.class_names):
-        raise ValueError(
-            f"The run was trained on images {shape} of the classes {', '.join(names)}; the data holds images "
-            f"{tuple(data.image_shape)} of the classes {', '.join(data.class_names)}."
-        )
 
 
 def _joined(parts: list[dict]) -> dict:

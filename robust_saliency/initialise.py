@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_saliency import checkpoint, config, models, trainable, workdirs
+from robust_saliency import data as data_lib
 
 # Sections of a config that say how weights came about.
 TRAINED = ("init_from", "model", "objective", "optimizer", "phases", "schedules", "seed", "train")
@@ -74,6 +75,16 @@ def check_unchanged(described: dict, plain: dict) -> None:
         raise ValueError(
             "What was trained cannot be changed afterwards; leave these fields out, and --config too where the workdir "
             "has its own (was -> now):\n" + "\n".join(changed)
+        )
+
+
+def check_fits(described: dict, data: data_lib.Data) -> None:
+    """Raises ValueError where the checkpoint is of other images or classes than ``data`` holds."""
+    shape, names = tuple(described["image_shape"]), list(described["class_names"])
+    if shape != tuple(data.image_shape) or names != list(data.class_names):
+        raise ValueError(
+            f"The run was trained on images {shape} of the classes {', '.join(names)}; the data holds images "
+            f"{tuple(data.image_shape)} of the classes {', '.join(data.class_names)}."
         )
 
 

@@ -25,7 +25,8 @@ def study(plain: Mapping, workdir: str) -> str:
 def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
     began = time.monotonic()
     settings = plain["study"]
-    workdirs.claim(workdir, dict(plain), ignore=("study.seeds", "description", "title", "evaluation", "robustness"))
+    free = ("study.seeds", "description", "title", "evaluation", "neurons", "robustness")
+    workdirs.claim(workdir, dict(plain), ignore=free)
     runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
             for (label, seed, directory, text), _ in experiments]  # fmt: skip
     before = _before(workdir)

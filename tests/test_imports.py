@@ -72,13 +72,25 @@ MAY_IMPORT = {
     "evaluate": BUILD
     | {"evaluate_blind", "evaluate_programs", "evaluate_randomisation", "descriptions", "flaws", "survivors"},
     "timing": set(),
+    "neuron_programs": BUILD,
+    "neuron_subject": BUILD | {"neuron_programs"},
+    "neuron_facts": BUILD | {"neuron_subject"},
+    "neuron_units": BUILD | {"neuron_subject"},
+    "neuron_tracing": BUILD | {"neuron_subject"},
+    "neuron_summary": BUILD | {"neuron_subject", "neuron_units"},
+    "neuron_pictures": BUILD | {"neuron_subject", "neuron_programs", "neuron_tracing", "neuron_units"},
+    "neuron_report": BUILD
+    | {"neuron_subject", "neuron_facts", "neuron_pictures", "neuron_summary", "neuron_tracing", "neuron_units"}
+    | {"descriptions", "report"},
     "benchmark_training": BUILD | {"config_wrappers", "timing", "train_step"},
     "benchmark_maps": BUILD | {"timing"},
     "benchmark": BUILD | {"benchmark_maps", "benchmark_training", "timing"},
     "explain": BUILD | {"report"},
     "study": BUILD | {"train", "evaluate", "benchmark", "report"},
+    "study_runs": BUILD | {"study"},
+    "study_neurons": BUILD | {"study_runs", "neuron_report", "report"},
     "study_robustness": BUILD
-    | {"study", "robustness", "robustness_facts", "survivors", "transfer", "transfer_checks", "report"},
+    | {"study_runs", "robustness", "robustness_facts", "survivors", "transfer", "transfer_checks", "report"},
 }
 
 STANDARD_IN_PURE = {

@@ -15,6 +15,7 @@ from robust_saliency import (
     map_attacks,
     metrics,
     models,
+    neuron_programs,
     neurons,
     robustness_programs,
     saliency,
@@ -22,8 +23,9 @@ from robust_saliency import (
     survivors,
 )
 from robust_saliency.attacks import stages
-from robust_saliency.config import Robustness
+from robust_saliency.config import Neurons, Robustness
 from robust_saliency.evaluate_programs import make_programs
+from robust_saliency.neurons import ascent
 from robust_saliency.randomness import per_example_keys
 from robust_saliency.threat import Threat
 from tests import tiny
@@ -79,6 +81,23 @@ def test_attacks(placed, spec):
     assert collectives(programs.start, *arguments) == []
     assert collectives(programs.advance, variables, state, 2) == []
     assert collectives(programs.look, variables, state) == []
+
+
+def test_a_look_into_neurons(placed):
+    classifier, variables, batch, keys = placed
+    settings = Neurons(ascent_steps=2, attack=attacks.PGD(num_steps=2))
+    programs = neuron_programs.make_programs(classifier, ("conv4",), settings)
+    images, labels, units = batch["image"], batch["label"], batch["id"]
+    seen = jax.eval_shape(programs.look, variables, images)["activations"]
+    maps = {name: jax.device_put(np.zeros(each.shape, np.float32), images.sharding) for name, each in seen.items()}
+    per_unit = {"conv4": np.zeros(seen["conv4"].shape[-1], np.float32)}
+    masks = jax.device_put(np.ones((BATCH, 16, 16, 2), np.uint8), images.sharding)
+    state = ascent.State(jax.device_put(np.zeros(BATCH, np.int32), labels.sharding), images, images)
+    assert collectives(programs.look, variables, images) == []
+    assert collectives(programs.attacked, variables, keys, images, labels) == []
+    assert collectives(programs.overlaps, maps, per_unit, masks, labels > 0) == []
+    assert collectives(programs.differences, variables, images, labels, per_unit) == []
+    assert collectives(programs.ascend["conv4"], variables, state, units, 2) == []
 
 
 def test_a_robustness_report(placed):

@@ -13,14 +13,11 @@ from robust_saliency.neurons.consistency import (
 )
 from robust_saliency.neurons.dissection import (
     Detectors,
-    Dissection,
     Overlaps,
-    Thresholds,
     accumulate,
     detectors,
     iou,
     overlaps,
-    thresholds,
     upsample,
 )
 from robust_saliency.neurons.inversion import inversion_error, invert
@@ -33,9 +30,19 @@ from robust_saliency.neurons.semantics import (
     class_similarities,
     representation_ratios,
 )
+from robust_saliency.neurons.thresholds import (
+    Dissection,
+    Tail,
+    Thresholds,
+    merge_tails,
+    tail,
+    tail_size,
+    tail_thresholds,
+    thresholds,
+)
 from robust_saliency.neurons.top import Top, crops, merge, top
 from robust_saliency.neurons.tracing import Influences, Tracing, most_influential, prediction_differences
-from robust_saliency.neurons.units import activations
+from robust_saliency.neurons.units import activations, look
 from robust_saliency.neurons.visualisation import class_score, unit_score
 
 __all__ = [
@@ -48,6 +55,7 @@ __all__ = [
     "Overlaps",
     "Ratios",
     "RepresentationRatios",
+    "Tail",
     "Thresholds",
     "Top",
     "Tracing",
@@ -65,12 +73,17 @@ __all__ = [
     "inversion_error",
     "invert",
     "iou",
+    "look",
     "merge",
+    "merge_tails",
     "most_influential",
     "overlaps",
     "prediction_differences",
     "receptive_fields",
     "representation_ratios",
+    "tail",
+    "tail_size",
+    "tail_thresholds",
     "thresholds",
     "top",
     "tree_distances",

@@ -10,30 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from robust_saliency import checks
-from robust_saliency.types import Array, Scalar, spec
-
-
-@spec
-class Dissection:
-    """When a unit is active, and when it is a detector.
-
-    quantile: share of all places of the data set at which a unit is active.
-    least_iou: a unit detects its best concept where their IoU is above this.
-    """
-
-    quantile: Scalar = 0.005
-    least_iou: Scalar = 0.04
-
-    def __post_init__(self):
-        checks.known_within("Dissection.quantile", self.quantile, 0, 1)
-        checks.known_within("Dissection.least_iou", self.least_iou, 0, 1)
-
-
-class Thresholds(NamedTuple):
-    """``values [U]``, NaN for a unit that is dead; ``not_finite``: int32 ``[U]``, the activations left out."""
-
-    values: Array
-    not_finite: Array
+from robust_saliency.neurons.thresholds import Dissection
+from robust_saliency.types import Array
 
 
 class Overlaps(NamedTuple):
@@ -58,31 +36,6 @@ class Detectors(NamedTuple):
     iou: Array
     detects: Array
     unique: Array
-
-
-def thresholds(activations: Array, spec: Dissection | None = None) -> Thresholds:
-    """T with P(a > T) = quantile over all places of all images ``[N, h, w, U]``, by unit.
-
-    The quantile of the sorted activations, linear between neighbours, as ``numpy.quantile(a, 1 - quantile)``: exact, of
-    the whole data set at once. What is NaN or infinite is left out and counted. A unit whose activation is the same
-    everywhere is dead and has no threshold.
-    """
-    spec = spec or Dissection()
-    checks.rank("activations", activations, 4)
-    flat = jnp.moveaxis(activations, -1, 0).reshape(activations.shape[-1], -1)
-    finite = jnp.isfinite(flat)
-    count = finite.sum(-1)
-    falling = -jnp.sort(jnp.where(finite, -flat, jnp.nan), axis=-1)
-    last = jnp.maximum(count - 1, 0)
-    # From the top, where a place is a small number: of a million places float32 is exact to a thousandth of one.
-    place = last.astype(flat.dtype) * spec.quantile
-    below = jnp.floor(place)
-    upper, lower, lowest = (
-        jnp.take_along_axis(falling, index.astype(jnp.int32)[:, None], axis=-1)[:, 0]
-        for index in (below, jnp.minimum(below + 1, last), last)
-    )
-    values = upper + (place - below) * (lower - upper)
-    return Thresholds(jnp.where(falling[:, 0] > lowest, values, jnp.nan), flat.shape[-1] - count)
 
 
 def upsample(activations: Array, size: tuple[int, int]) -> Array:

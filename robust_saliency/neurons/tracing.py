@@ -65,7 +65,8 @@ def prediction_differences(
     """
     spec = spec or Tracing()
     checks.same_batch(images=images, labels=labels)
-    values, logits = pass_through(logits_fn, images, layer)
+    captured, logits = pass_through(logits_fn, images, (layer,))
+    values = captured[layer]
     batch, units = len(images), values.shape[-1]
     if jnp.shape(spec.value) not in ((), (units,)):
         raise ValueError(f"Tracing.value must be a number or [{units}], one a unit, got shape {jnp.shape(spec.value)}.")

@@ -9,7 +9,17 @@ write its manifest.
 from pathlib import Path
 
 from robust_saliency import records
-from robust_saliency.report import explanations, exports, load, markdown_tables, page, robustness, study_robustness
+from robust_saliency.report import (
+    explanations,
+    exports,
+    load,
+    markdown_tables,
+    neurons,
+    page,
+    robustness,
+    study_neurons,
+    study_robustness,
+)
 
 
 def report(directory: str | Path) -> Path:
@@ -42,6 +52,20 @@ def study_robustness_page(study: str | Path) -> Path:
     """Writes ``robustness/robustness.html`` of a study, from the reports of its runs, and returns its path."""
     path = Path(study) / "robustness" / "robustness.html"
     records.write_atomic(path, study_robustness.render(study))
+    return path
+
+
+def neurons_page(folder: str | Path) -> Path:
+    """Writes ``neurons.html`` from the other files of ``folder`` that ``--mode=neurons`` writes; returns its path."""
+    path = Path(folder) / "neurons.html"
+    records.write_atomic(path, neurons.render(folder))
+    return path
+
+
+def study_neurons_page(study: str | Path) -> Path:
+    """Writes ``neurons/neurons.html`` of a study, from the reports of its runs, and returns its path."""
+    path = Path(study) / "neurons" / "neurons.html"
+    records.write_atomic(path, study_neurons.render(study))
     return path
 
 

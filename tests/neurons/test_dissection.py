@@ -162,3 +162,25 @@ def test_the_layers_of_a_bundled_network(small_cnn, rng):
     shapes = {layer: maps.shape for layer, maps in found.items()}
     assert shapes == {"conv2/conv": (5, 8, 8, 4), "conv4": (5, 2, 2, 8), "gap": (5, 1, 1, 8)}
     np.testing.assert_allclose(np.mean(found["conv4"], (1, 2)), found["gap"][:, 0, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.03, 0.2, 1.0])
+def test_thresholds_of_batches_are_those_of_all_images_at_once(rng, quantile):
+    """With padding, with what is not finite, with ties and with a unit that is dead."""
+    activations = rng.normal(size=(11, 5, 3, 5)).astype(np.float32)
+    activations[..., 1] = np.maximum(activations[..., 1], 0)
+    activations[..., 2] = 0.3
+    activations[4:6, 1, 1, 3], activations[10, 4, 2, 3], activations[..., 4] = np.nan, np.inf, np.nan
+    spec = Dissection(quantile=quantile)
+    most = neurons.tail_size(11 * 5 * 3, spec)
+    expected = thresholds(activations, spec)
+    for size in (3, 11, 16):
+        padded = np.concatenate([activations, np.repeat(activations[-1:] + 9, -11 % size, axis=0)])
+        valid, found = np.arange(len(padded)) < 11, None
+        for first in range(0, len(padded), size):
+            tail = neurons.tail(padded[first : first + size], most, valid[first : first + size])
+            found = tail if found is None else neurons.merge_tails(found, tail)
+        assert found.highest.shape == (5, most)
+        for values, wanted in zip(neurons.tail_thresholds(found, spec), expected, strict=True):
+            np.testing.assert_array_equal(values, wanted)
+    assert most == {0.0: 3, 0.03: 7, 0.2: 36, 1.0: 165}[quantile]

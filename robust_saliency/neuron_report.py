@@ -1,0 +1,134 @@
+"""What the units of a trained network mean, and which of them its mistakes hang on: tables, pictures and a page."""
+
+import dataclasses
+import os
+import time
+
+import jax
+import numpy as np
+
+from robust_saliency import (
+    attacks,
+    descriptions,
+    environment,
+    initialise,
+    neuron_pictures,
+    neuron_summary,
+    neuron_tracing,
+    neuron_units,
+    records,
+    sharding,
+    workdirs,
+)
+from robust_saliency import data as data_lib
+from robust_saliency import report as report_lib
+from robust_saliency.config import Experiment, Neurons
+from robust_saliency.config_fields import Method
+from robust_saliency.neuron_facts import measure
+from robust_saliency.neuron_subject import Examples, Layer, Subject, subject
+from robust_saliency.progress import say
+
+
+def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
+    """Looks into the run in ``workdir`` as ``config.neurons`` says; returns the path of neurons.html.
+
+    Writes ``workdir/neurons/``: units.csv (one row a layer and unit), examples.csv (one row an example: what it and its
+    adversarial image are taken for, r1 and r2 of each layer), influences.csv (one row a traced prediction, layer and
+    unit), neurons.npz (top examples and their patches, what the page draws), neurons.json (settings, counts,
+    provenance) and neurons.html. Products of matrices and convolutions run at the highest precision.
+    """
+    began = time.monotonic()
+    with workdirs.Workdir(workdir, create=False), jax.default_matmul_precision("highest"):
+        data = data or data_lib.load(experiment.data)
+        looked_into, step = subject_of(experiment, workdir, data)
+        folder = os.path.join(workdir, "neurons")
+        # The page is of all the files: while they are written there is none.
+        records.remove(os.path.join(folder, "neurons.html"))
+        summary = _write(folder, looked_into, experiment.neurons)
+        described = {
+            "title": experiment.plain.get("title", ""),
+            "run": f"{os.path.basename(os.path.abspath(workdir))}, seed {experiment.seed}",
+            "settings": _plain(experiment.neurons),
+            "data": data.description,
+            "data_config": experiment.plain.get("data"),
+            "checkpoint_step": step,
+            **summary,
+            "precision": "highest",
+            "command": environment.command(),
+            "hardware": environment.hardware(),
+            "versions": environment.versions(),
+            "seconds": time.monotonic() - began,
+        }
+        records.write_json(os.path.join(folder, "neurons.json"), described)
+        for layer in summary["layers"]:
+            say(neuron_summary.sentence(layer))
+        return str(report_lib.neurons_page(folder))
+
+
+def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tuple[Subject, int]:
+    """The trained network in ``workdir`` with what it is looked into with, and the step of its checkpoint.
+
+    Raises ValueError where the config says of the network what is not true of it, where it does not fit the data or
+    would be shown images of its training, and for a layer that it does not have.
+    """
+    settings = experiment.neurons
+    classifier, variables, described, step = initialise.load_described(workdir, experiment.evaluation.step)
+    initialise.check_unchanged(described, experiment.plain)
+    initialise.check_fits(described, data)
+    data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
+    mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.neurons.batch_size")
+    return subject(classifier, variables, data, mesh, settings), step
+
+
+def is_done(experiment: Experiment, workdir: str) -> bool:
+    """True where ``workdir`` holds a finished report by the present config, of the checkpoint that it names now."""
+    folder = os.path.join(workdir, "neurons")
+    if not all(os.path.exists(os.path.join(folder, name)) for name in ("neurons.json", "neurons.html")):
+        return False
+    about = records.read_json(os.path.join(folder, "neurons.json"))
+    done = (about.get("settings"), about.get("data_config"), about.get("checkpoint_step"))
+    step = initialise.step_of(workdir, experiment.evaluation.step)
+    return done == (_plain(experiment.neurons), experiment.plain.get("data"), step)
+
+
+def _plain(settings: Neurons) -> dict:
+    """For neurons.json, the defaults too; the attack in words."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    name = next(name for name, (Spec, _) in attacks.ATTACKS.items() if type(settings.attack) is Spec)
+    method = Method(name, settings.attack, None)
+    return values | {"layers": list(settings.layers), "attack": descriptions.sentence(method)}
+
+
+def _write(folder: str, found: Subject, settings: Neurons) -> dict:
+    """Measures, and writes all but neurons.json and the page; what these say of it."""
+    affinity = neuron_units.class_affinity(found, settings)
+    examples, layers = measure(found, settings)
+    units = [neuron_units.describe(layer, examples, affinity, settings) for layer in layers]
+    traced = neuron_tracing.trace(found, settings, examples, layers)
+    shown = [neuron_pictures.shown(each, found, settings.num_shown) for each in units]
+    tables = {
+        "units.csv": _stacked([neuron_units.columns(*each, found) for each in zip(layers, units, strict=True)]),
+        "examples.csv": _examples(examples, layers),
+        "influences.csv": neuron_tracing.columns(traced, examples),
+    }
+    for name, columns in tables.items():
+        records.write_csv(os.path.join(folder, name), columns)
+    arrays = neuron_pictures.of_layers(found, settings, examples, layers, shown, traced)
+    records.write_npz(os.path.join(folder, "neurons.npz"), arrays)
+    return neuron_summary.summary(found, settings, examples, affinity, layers, units, shown)
+
+
+def _examples(examples: Examples, layers: list[Layer]) -> dict:
+    columns = {
+        "id": examples.ids,
+        "label": examples.labels,
+        "prediction": examples.predictions,
+        "confidence": examples.confidences,
+        "adversarial_prediction": examples.taken_for,
+        "fooled": examples.fooled.astype(int),
+    }
+    return columns | {f"{name}:{layer.name}": getattr(layer, name) for layer in layers for name in ("r1", "r2")}
+
+
+def _stacked(parts: list[dict]) -> dict:
+    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}

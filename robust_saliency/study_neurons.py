@@ -1,0 +1,30 @@
+"""The neurons of a whole study: the report of every run, and one table of them all."""
+
+import os
+from collections.abc import Mapping
+
+from robust_saliency import environment, neuron_report, records, study_runs, workdirs
+from robust_saliency import report as report_lib
+from robust_saliency.progress import say
+
+
+def study_neurons(plain: Mapping, workdir: str) -> str:
+    """Looks into every finished run of the study in ``workdir`` as ``config.neurons`` says; returns the page's path.
+
+    A run whose report was made by the same settings, on the same data, of the same checkpoint, is not looked into
+    again. Writes ``workdir/neurons/``: neurons.json (which runs) and neurons.html (a table of them, with their pages).
+    """
+    with workdirs.Workdir(workdir, create=False):
+        runs = study_runs.finished(plain, workdir)
+        for number, run in enumerate(runs, start=1):
+            done = neuron_report.is_done(run.experiment, run.place)
+            say(f"run {number} of {len(runs)}: {run.name}{': its report is there' if done else ''}")
+            if not done:
+                neuron_report.neuron_report(run.experiment, run.place, run.data)
+        described = {
+            "title": plain.get("title", ""),
+            "runs": [{**run.about, "name": run.name} for run in runs],
+            "command": environment.command(),
+        }
+        records.write_json(os.path.join(workdir, "neurons", "neurons.json"), described)
+        return str(report_lib.study_neurons_page(workdir))
