@@ -7,6 +7,7 @@ import sys
 
 from configs import common
 from robust_saliency import config, config_fields
+from tests import commands
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -33,13 +34,22 @@ def experiment(**changes) -> config.Experiment:
     return config.parse(plain(**changes))
 
 
-def launch(*words: str, devices: int = 2, cwd=ROOT) -> subprocess.Popen:
-    """The command line in a process of its own, on ``devices`` virtual devices."""
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+def launch(*words: str, cwd=ROOT) -> commands.Command:
+    """The command line on two virtual devices, in a process that has its imports from another."""
+    return commands.Command(words, cwd, _environment())
+
+
+def process(*words: str, cwd=ROOT) -> subprocess.Popen:
+    """The command line as a user starts it: ``python launch.py WORDS``."""
     command = [sys.executable, str(ROOT / "launch.py"), *words]
     return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=cwd, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def _environment() -> dict[str, str]:
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {**os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2"}
 
 
 def flags(**fields) -> list[str]:
