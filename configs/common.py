@@ -25,6 +25,7 @@ def default() -> ConfigDict:
     config.study = _study()
     config.benchmark = _benchmark()
     config.robustness = _robustness()
+    config.roar = _roar()
     return config
 
 
@@ -458,6 +459,21 @@ def _robustness() -> ConfigDict:
     config.num_searches = 12  # epsilons tried for each example, at most
     config.num_examples = 256  # of the test split; 0 = all
     config.batch_size = 128
+    return config
+
+
+def _roar() -> ConfigDict:
+    config = ConfigDict()
+    config.methods = ()  # labels of evaluation.maps, as "('gradient','smoothgrad')"; () = all
+    config.fractions = (0.25, 0.5, 0.75, 0.9)  # of the pixels
+    config.mode = "remove"  # remove the most relevant (ROAR), keep those alone (KAR), or both
+    config.sign = "abs"  # what of a map is relevance: abs, positive, negative, raw
+    config.baseline = _baseline()  # of removed pixels; None = the mean of the training images by channel
+    config.explained = "predicted"  # the class that maps explain; true: they may carry the label into test images
+    config.masks_alone = False  # train also on images of nothing but which pixels were removed: what their shape tells
+    config.retrainings = 3  # of each, with the seeds 0, 1, ...
+    config.objective = "standard"  # of the retraining; all else is as in the run, but from random weights
+    config.epochs = 0  # of the retraining; 0 = the run's own
     return config
 
 

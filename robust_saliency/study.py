@@ -3,10 +3,21 @@
 import os
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from robust_saliency import config, config_fields, data, environment, evaluate, records, train, workdirs
 from robust_saliency import report as report_lib
 from robust_saliency.progress import say
+
+
+class Run(NamedTuple):
+    """A finished run of a study: its name, what study.json says of it, its config, its folder and its data."""
+
+    name: str
+    about: dict
+    experiment: config.Experiment
+    place: str
+    data: data.Data
 
 
 def study(plain: Mapping, workdir: str) -> str:
@@ -25,7 +36,9 @@ def study(plain: Mapping, workdir: str) -> str:
 def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
     began = time.monotonic()
     settings = plain["study"]
-    workdirs.claim(workdir, dict(plain), ignore=("study.seeds", "description", "title", "evaluation", "robustness"))
+    workdirs.claim(
+        workdir, dict(plain), ignore=("study.seeds", "description", "title", "evaluation", "roar", "robustness")
+    )
     runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
             for (label, seed, directory, text), _ in experiments]  # fmt: skip
     before = _before(workdir)
@@ -86,6 +99,31 @@ def experiment_of(plain: Mapping, run: Mapping, seed: int) -> config.Experiment:
     base = {name: value for name, value in plain.items() if name != "study"}
     where = f"config.study.runs[{run['label']}].overrides"
     return config.parse({**config_fields.merge(base, run.get("overrides") or {}, where), "seed": seed})
+
+
+def finished_runs(plain: Mapping, workdir: str) -> list[Run]:
+    """The runs that study.json names, in its order; ValueError where there is none, or one that nobody knows."""
+    path = os.path.join(workdir, "study.json")
+    entries = records.read_json(path)["runs"] if os.path.exists(path) else []
+    if not entries:
+        raise ValueError(f"The study in {workdir} has no finished run; run --mode=study first.")
+    known = {run["label"]: run for run in (plain.get("study") or {}).get("runs") or ()}
+    several_seeds = len({about["seed"] for about in entries}) > 1
+    loaded: dict = {}
+    runs = []
+    for about in entries:
+        place = os.path.join(workdir, about["dir"])
+        if about["label"] not in known:
+            listed = ", ".join(known) or "no run"
+            raise ValueError(f"{path} names the run {about['label']!r}; config.study.runs has {listed}.")
+        if not os.path.isdir(place):
+            raise ValueError(f"{path} names the run {about['dir']}; {place} does not exist.")
+        experiment = experiment_of(plain, known[about["label"]], about["seed"])
+        if experiment.data not in loaded:
+            loaded[experiment.data] = data.load(experiment.data)
+        name = f"{about['label']}, seed {about['seed']}" if several_seeds else about["label"]
+        runs.append(Run(name, about, experiment, place, loaded[experiment.data]))
+    return runs
 
 
 def _before(workdir: str) -> dict:

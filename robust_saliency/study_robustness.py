@@ -3,30 +3,20 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from robust_saliency import data as data_lib
-from robust_saliency import environment, records, robustness, study, transfer, workdirs
+from robust_saliency import environment, records, robustness, transfer, workdirs
 from robust_saliency import report as report_lib
-from robust_saliency.config import Experiment, Robustness
+from robust_saliency.config import Robustness
 from robust_saliency.progress import say
 from robust_saliency.robustness_facts import Subject, budget, transferable
+from robust_saliency.study import Run, finished_runs
 from robust_saliency.transfer_checks import white_box_beats_transfer
 
 ATTACK = "apgd-ce"  # whose adversaries, after all its steps, are shown to every run
-
-
-class Run(NamedTuple):
-    """A finished run of the study: its name, what study.json says of it, its config, its folder and its data."""
-
-    name: str
-    about: dict
-    experiment: Experiment
-    place: str
-    data: data_lib.Data
 
 
 def study_robustness(plain: Mapping, workdir: str) -> str:
@@ -37,7 +27,7 @@ def study_robustness(plain: Mapping, workdir: str) -> str:
     each), robustness.json, robustness.html; and of each run ``robustness/transfer.npz``, those adversaries.
     """
     with workdirs.Workdir(workdir, create=False), jax.default_matmul_precision("highest"):
-        runs = _finished(plain, workdir)
+        runs = finished_runs(plain, workdir)
         settings = _common_settings(runs)
         done = [_is_done(run) for run in runs]
         for number, (run, is_done) in enumerate(zip(runs, done, strict=True), start=1):
@@ -50,31 +40,6 @@ def study_robustness(plain: Mapping, workdir: str) -> str:
         described["transfer_seconds"] = time.monotonic() - began
         records.write_json(os.path.join(folder, "robustness.json"), described)
         return str(report_lib.study_robustness_page(workdir))
-
-
-def _finished(plain: Mapping, workdir: str) -> list[Run]:
-    """The runs that study.json names, in its order; ValueError where there is none, or one that nobody knows."""
-    path = os.path.join(workdir, "study.json")
-    entries = records.read_json(path)["runs"] if os.path.exists(path) else []
-    if not entries:
-        raise ValueError(f"The study in {workdir} has no finished run; run --mode=study first.")
-    known = {run["label"]: run for run in (plain.get("study") or {}).get("runs") or ()}
-    several_seeds = len({about["seed"] for about in entries}) > 1
-    loaded: dict = {}
-    runs = []
-    for about in entries:
-        place = os.path.join(workdir, about["dir"])
-        if about["label"] not in known:
-            listed = ", ".join(known) or "no run"
-            raise ValueError(f"{path} names the run {about['label']!r}; config.study.runs has {listed}.")
-        if not os.path.isdir(place):
-            raise ValueError(f"{path} names the run {about['dir']}; {place} does not exist.")
-        experiment = study.experiment_of(plain, known[about["label"]], about["seed"])
-        if experiment.data not in loaded:
-            loaded[experiment.data] = data_lib.load(experiment.data)
-        name = f"{about['label']}, seed {about['seed']}" if several_seeds else about["label"]
-        runs.append(Run(name, about, experiment, place, loaded[experiment.data]))
-    return runs
 
 
 def _common_settings(runs: list[Run]) -> Robustness:

@@ -74,6 +74,9 @@ MAY_IMPORT = {
     "benchmark": BUILD | {"benchmark_maps", "benchmark_training", "timing"},
     "explain": BUILD | {"report"},
     "study": BUILD | {"train", "evaluate", "benchmark", "report"},
+    "retraining": BUILD | {"train", "evaluate_programs"},
+    "roar_images": BUILD | {"evaluate_blind", "evaluate_programs"},
+    "roar": BUILD | {"descriptions", "retraining", "roar_images", "statistics", "study", "report"},
     "study_robustness": BUILD
     | {"study", "robustness", "robustness_facts", "survivors", "transfer", "transfer_checks", "report"},
 }

@@ -121,8 +121,8 @@ def test_the_network_in_bfloat16_is_attacked_with_gradients_in_float32_too(train
 
 def test_other_settings_attack_again(trained, page, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "study")
-    done = [study_robustness._is_done(run) for run in study_robustness._finished(plain(), str(copy))]
-    other = [study_robustness._is_done(run) for run in study_robustness._finished(plain(steps=3), str(copy))]
+    done = [study_robustness._is_done(run) for run in study_lib.finished_runs(plain(), str(copy))]
+    other = [study_robustness._is_done(run) for run in study_lib.finished_runs(plain(steps=3), str(copy))]
     assert (done, other) == ([True, True], [False, False])
 
 

@@ -8,7 +8,7 @@ there too, since both would write its manifest.
 from pathlib import Path
 
 from robust_saliency import records
-from robust_saliency.report import explanations, load, markdown_tables, page, robustness, study_robustness
+from robust_saliency.report import explanations, load, markdown_tables, page, roar, robustness, study_robustness
 
 
 def report(directory: str | Path) -> Path:
@@ -37,6 +37,13 @@ def study_robustness_page(study: str | Path) -> Path:
     """Writes ``robustness/robustness.html`` of a study, from the reports of its runs, and returns its path."""
     path = Path(study) / "robustness" / "robustness.html"
     records.write_atomic(path, study_robustness.render(study))
+    return path
+
+
+def roar_page(folder: str | Path) -> Path:
+    """Writes ``roar.html`` from the roar.json, roar.csv and retrainings of ``folder`` and returns its path."""
+    path = Path(folder) / "roar.html"
+    records.write_atomic(path, roar.render(folder))
     return path
 
 

@@ -117,6 +117,64 @@ def robustness_curves(
     return Picture("robustness", _png(figure), alt)
 
 
+@dataclass(frozen=True)
+class Line:
+    """A map's accuracy after retraining at each share of a panel, with its limits ``[points, 2]``; kind: of the map."""
+
+    label: str
+    kind: str
+    means: list[float]
+    limits: np.ndarray
+
+
+@dataclass(frozen=True)
+class Panel:
+    """whole: the share at which images are whole, where every line begins or ends; None where there is no such."""
+
+    title: str
+    x_label: str
+    shares: list[float]
+    lines: list[Line]
+    whole: float | None
+
+
+def retraining_curves(name: str, panels: list[Panel], whole: float, chance: float) -> Picture:
+    """Accuracy of retrained networks over the share of pixels, 95 % bands: methods solid, floors dashed, masks dotted.
+
+    whole: accuracy on whole images; chance: where nothing is left of an image.
+    """
+    figure, places = _figure(len(panels))
+    methods = list(dict.fromkeys(line.label for panel in panels for line in panel.lines if line.kind == "method"))
+    others = list(dict.fromkeys(line.label for panel in panels for line in panel.lines if line.kind != "method"))
+    colours = run_colours(["", *methods])
+    greys = dict(zip(others, ("#8a8f96", "#5b636d", "#b0a07a", "#1f2328"), strict=False))
+    markers = dict(zip([*methods, *others], "os^Dv<>pXhd*", strict=False))
+    for place, panel in zip(places, panels, strict=True):
+        for line in panel.lines:
+            colour = colours.get(line.label) or greys.get(line.label, "#5b636d")
+            style = {"method": "-", "blind": "--", "oracle": ":"}[line.kind]
+            shares, means = np.array(panel.shares), np.array(line.means)
+            place.fill_between(shares, *line.limits.T, color=colour, alpha=0.14, linewidth=0)
+            if panel.whole is not None:
+                at = 0 if panel.whole == 0 else len(shares)
+                shares, means = np.insert(shares, at, panel.whole), np.insert(means, at, whole)
+            place.plot(shares, means, style, color=colour, linewidth=1.8 if line.kind == "method" else 1.3,
+                       marker=markers.get(line.label, "."), markersize=4, label=line.label)  # fmt: skip
+        place.axhline(chance, color="#b2b2b2", linewidth=0.9)
+        place.set_title(panel.title, loc="left", fontsize=10)
+        place.set_xlabel(panel.x_label)
+        place.set_xlim(0, 1)
+        place.set_ylim(0, 1.02)
+    places[0].set_ylabel("accuracy after retraining")
+    places[0].legend(frameon=False, loc="lower left")
+    listed = "; ".join(
+        f"{panel.title}: " + ", ".join(f"{line.label} {numbers.plain(line.means[-1])}" for line in panel.lines)
+        + f" at {numbers.percent(panel.shares[-1])}"
+        for panel in panels
+    )  # fmt: skip
+    return Picture(f"retraining {name}", _png(figure), f"Accuracy after retraining, {name}. {listed}")
+
+
 def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:
     figure, panels = _figure(len(names))
     colours, values = run_colours(study.labels), []
