@@ -113,7 +113,7 @@ def _retrain(subject: Subject, like: Experiment, paths: dict[Job, str], folder: 
     numbers = itertools.count(1)
     for label, of_map in itertools.groupby(missing, key=lambda job: job.map):
         maps = {} if label == WHOLE else maps_of(subject, label)
-        empty = [_empty(maps[split]) for split in SPLITS] if maps else [0, 0, 0]
+        empty = [_empty(maps[split], subject.experiment.roar.sign) for split in SPLITS] if maps else [0, 0, 0]
         for (mode, fraction), seeds in itertools.groupby(of_map, key=lambda job: (job.mode, job.fraction)):
             images = changed(subject, maps, mode, fraction) if maps else subject.data
             for job in seeds:
@@ -164,9 +164,9 @@ def _described(run: study.Run, subject: Subject, like: Experiment) -> dict:
     }
 
 
-def _empty(maps: np.ndarray) -> int:
-    """How many maps are zero or not finite: they remove at random."""
-    return int(np.sum(~np.isfinite(maps).all((1, 2)) | (np.abs(maps).max((1, 2)) == 0)))
+def _empty(maps: np.ndarray, sign: str) -> int:
+    """How many maps have no relevance, so that they remove at random."""
+    return int(np.isnan(metrics.relevance(maps, sign)[:, 0, 0]).sum())
 
 
 def _words(job: Job) -> str:

@@ -166,7 +166,11 @@ def retraining_curves(name: str, panels: list[Panel], whole: float, chance: floa
         place.set_xlim(0, 1)
         place.set_ylim(0, 1.02)
     places[0].set_ylabel("accuracy after retraining")
-    places[0].legend(frameon=False, loc="lower left")
+    handles, labels = places[0].get_legend_handles_labels()
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.4)
+    figure.subplots_adjust(bottom=0.9 / (height + 0.4), top=1 - 0.3 / (height + 0.4))
+    figure.legend(handles, labels, loc="lower left", ncols=len(labels), frameon=False, fontsize=8, handlelength=3)
     listed = "; ".join(
         f"{panel.title}: " + ", ".join(f"{line.label} {numbers.plain(line.means[-1])}" for line in panel.lines)
         + f" at {numbers.percent(panel.shares[-1])}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from robust_saliency import records
+from robust_saliency import records, statistics
 from robust_saliency.report import figures, numbers, roar_scores
 from robust_saliency.report.roar_scores import RANDOM, Retrained
 
@@ -94,13 +94,18 @@ def _claims(run: Retrained, verdicts: dict) -> list[dict]:
             "label": label,
             "protocol": {"remove": "ROAR", "keep": "KAR"}[mode],
             "score": numbers.difference(estimate),
-            "word": verdict.word("higher"),
-            "reason": verdict.reason,
-            "counts": verdict.counts,
+            "verdict": _verdict(verdict),
             "floor": best,
             "over": numbers.difference(over),
         })  # fmt: skip
     return claims
+
+
+def _verdict(verdict: statistics.Verdict) -> str:
+    word = verdict.word("higher")
+    if word not in ("better", "worse"):
+        return f"no difference to random pixels that counts ({verdict.reason})"
+    return f"{word} than random pixels{'' if verdict.counts else ', which is no claim'} ({verdict.reason})"
 
 
 def _table(run: Retrained, mode: str) -> dict:
