@@ -68,11 +68,13 @@ def roar(plain: Mapping, workdir: str) -> str:
         for number, (run, like) in enumerate(runs, start=1):
             say(f"run {number} of {len(runs)}: {run.name}")
             subject = subject_of(run.experiment, run.place, run.data)
-            jobs = jobs_of(run.experiment.roar, [*run.experiment.roar.methods, *subject.floors])
-            paths = {job: _path(folder, job, run, subject, like) for job in jobs}
-            _retrain(subject, like, paths, folder)
+            settings = run.experiment.roar
+            trainings = [retraining.experiment_of(run.experiment, like, seed) for seed in range(settings.retrainings)]
+            jobs = jobs_of(settings, [*settings.methods, *subject.floors])
+            paths = {job: _path(folder, job, run, subject, trainings[job.seed]) for job in jobs}
+            _retrain(subject, trainings, paths, folder)
             rows += [_row(run.name, job, path, folder) for job, path in paths.items()]
-            described.append(_described(run, subject, like))
+            described.append(_described(run, subject, trainings[0]))
         shutil.rmtree(os.path.join(folder, "training"), ignore_errors=True)
         records.write_csv(os.path.join(folder, "roar.csv"), {name: [row[name] for row in rows] for name in rows[0]})
         records.write_json(os.path.join(folder, "roar.json"), {
@@ -107,7 +109,7 @@ def _runs(plain: Mapping, workdir: str) -> list[tuple[study.Run, Experiment]]:
     return [(study.Run(name, {"dir": ""}, experiment, workdir, data_lib.load(experiment.data)), experiment)]
 
 
-def _retrain(subject: Subject, like: Experiment, paths: dict[Job, str], folder: str) -> None:
+def _retrain(subject: Subject, trainings: list[Experiment], paths: dict[Job, str], folder: str) -> None:
     missing = [job for job, path in paths.items() if not os.path.exists(path)]
     say(f"{len(paths)} retrainings, of which {len(paths) - len(missing)} are there")
     numbers = itertools.count(1)
@@ -118,16 +120,15 @@ def _retrain(subject: Subject, like: Experiment, paths: dict[Job, str], folder: 
             images = changed(subject, maps, mode, fraction) if maps else subject.data
             for job in seeds:
                 say(f"retraining {next(numbers)} of {len(missing)}: {_words(job)}")
-                experiment = retraining.experiment_of(subject.experiment, like, job.seed)
                 name = os.path.basename(paths[job]).removesuffix(".npz")
                 place = os.path.join(folder, "training", name)
-                retraining.tested(experiment, images, place, paths[job], {"empty_maps": empty})
+                retraining.tested(trainings[job.seed], images, place, paths[job], {"empty_maps": empty})
 
 
-def _path(folder: str, job: Job, run: study.Run, subject: Subject, like: Experiment) -> str:
+def _path(folder: str, job: Job, run: study.Run, subject: Subject, training: Experiment) -> str:
     """Where the result of a retraining lies: named by all that it depends on, so that what is there is right."""
     settings, plain = subject.experiment.roar, subject.experiment.plain
-    by = {"training": retraining.identity(retraining.experiment_of(subject.experiment, like, job.seed)), "job": job}
+    by = {"training": retraining.identity(training), "job": job}
     if job.map != WHOLE:
         by |= {"removal": repr((settings.sign, settings.baseline))}
     if job.map in settings.methods:
@@ -146,9 +147,8 @@ def _row(run: str, job: Job, path: str, folder: str) -> dict:
     return {"run": run, **job._asdict(), **accuracy, "file": os.path.relpath(path, folder)}
 
 
-def _described(run: study.Run, subject: Subject, like: Experiment) -> dict:
+def _described(run: study.Run, subject: Subject, training: Experiment) -> dict:
     """What the page says of a run, its maps and its retraining."""
-    retrained = retraining.experiment_of(subject.experiment, like, 0)
     methods = dict(subject.experiment.evaluation.maps)
     maps = {
         label: {"kind": "method", "description": descriptions.described(methods[label])}
@@ -160,7 +160,7 @@ def _described(run: study.Run, subject: Subject, like: Experiment) -> dict:
         "checkpoint_step": subject.step,
         "maps": maps | subject.floors,
         "chance": subject.chance,
-        "retrained": f"{retrained.train.epochs} epochs. {descriptions.training(retrained)}",
+        "retrained": f"{training.train.epochs} epochs. {descriptions.training(training)}",
     }
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from robust_saliency.report.colours import run_colours
 from robust_saliency.report.load import Column, Run, Study
 
 _RANDOM = "random"
+_GREYS = ("#8a8f96", "#5b636d", "#b0a07a", "#1f2328")  # of maps that never saw the network
 _PANELS = {"loss": "Loss", "accuracy": "Accuracy", "robust_accuracy": "Robust accuracy"}
 
 
@@ -127,56 +129,44 @@ class Line:
     limits: np.ndarray
 
 
-@dataclass(frozen=True)
-class Panel:
-    """whole: the share at which images are whole, where every line begins or ends; None where there is no such."""
-
-    title: str
-    x_label: str
-    shares: list[float]
-    lines: list[Line]
-    whole: float | None
-
-
-def retraining_curves(name: str, panels: list[Panel], whole: float, chance: float) -> Picture:
+def retraining_curve(
+    name: str,
+    title: str,
+    shares: Sequence[float],
+    lines: Sequence[Line],
+    whole: tuple[float, float] | None,
+    chance: float,
+) -> Picture:
     """Accuracy of retrained networks over the share of pixels, 95 % bands: methods solid, floors dashed, masks dotted.
 
-    whole: accuracy on whole images; chance: where nothing is left of an image.
+    whole: where images are whole, and the accuracy there, at which every line begins or ends; None where there is no
+    such. chance: accuracy where nothing is left of an image.
     """
-    figure, places = _figure(len(panels))
-    methods = list(dict.fromkeys(line.label for panel in panels for line in panel.lines if line.kind == "method"))
-    others = list(dict.fromkeys(line.label for panel in panels for line in panel.lines if line.kind != "method"))
-    colours = run_colours(["", *methods])
-    greys = dict(zip(others, ("#8a8f96", "#5b636d", "#b0a07a", "#1f2328"), strict=False))
-    markers = dict(zip([*methods, *others], "os^Dv<>pXhd*", strict=False))
-    for place, panel in zip(places, panels, strict=True):
-        for line in panel.lines:
-            colour = colours.get(line.label) or greys.get(line.label, "#5b636d")
-            style = {"method": "-", "blind": "--", "oracle": ":"}[line.kind]
-            shares, means = np.array(panel.shares), np.array(line.means)
-            place.fill_between(shares, *line.limits.T, color=colour, alpha=0.14, linewidth=0)
-            if panel.whole is not None:
-                at = 0 if panel.whole == 0 else len(shares)
-                shares, means = np.insert(shares, at, panel.whole), np.insert(means, at, whole)
-            place.plot(shares, means, style, color=colour, linewidth=1.8 if line.kind == "method" else 1.3,
-                       marker=markers.get(line.label, "."), markersize=4, label=line.label)  # fmt: skip
-        place.axhline(chance, color="#b2b2b2", linewidth=0.9)
-        place.set_title(panel.title, loc="left", fontsize=10)
-        place.set_xlabel(panel.x_label)
-        place.set_xlim(0, 1)
-        place.set_ylim(0, 1.02)
-    places[0].set_ylabel("accuracy after retraining")
-    handles, labels = places[0].get_legend_handles_labels()
-    width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + 0.4)
-    figure.subplots_adjust(bottom=0.9 / (height + 0.4), top=1 - 0.3 / (height + 0.4))
-    figure.legend(handles, labels, loc="lower left", ncols=len(labels), frameon=False, fontsize=8, handlelength=3)
-    listed = "; ".join(
-        f"{panel.title}: " + ", ".join(f"{line.label} {numbers.plain(line.means[-1])}" for line in panel.lines)
-        + f" at {numbers.percent(panel.shares[-1])}"
-        for panel in panels
-    )  # fmt: skip
-    return Picture(f"retraining {name}", _png(figure), f"Accuracy after retraining, {name}. {listed}")
+    figure, (panel,) = _figure(1)
+    figure.set_size_inches(5.2, 4.0)
+    figure.subplots_adjust(0.11, 0.27, 0.97, 0.93)
+    colours = run_colours(["", *(line.label for line in lines if line.kind == "method")])
+    greys = dict(zip((line.label for line in lines if line.kind != "method"), _GREYS, strict=False))
+    for line, marker in zip(lines, itertools.cycle("os^Dv<>pXhd*")):
+        colour = colours.get(line.label) or greys.get(line.label, _GREYS[0])
+        panel.fill_between(shares, *line.limits.T, color=colour, alpha=0.14, linewidth=0)
+        x, y = list(shares), list(line.means)
+        if whole is not None:
+            at = 0 if whole[0] < x[0] else len(x)
+            x.insert(at, whole[0])
+            y.insert(at, whole[1])
+        style, width = {"method": ("-", 1.8), "blind": ("--", 1.3), "oracle": (":", 1.6)}[line.kind]
+        panel.plot(x, y, style, color=colour, linewidth=width, marker=marker, markersize=4, label=line.label)
+    panel.axhline(chance, color="#b2b2b2", linewidth=0.9)
+    panel.set_title(title, loc="left", fontsize=10)
+    panel.set_xlabel("share of pixels")
+    panel.set_ylabel("accuracy after retraining")
+    panel.set_xlim(0, 1)
+    panel.set_ylim(0, 1.02)
+    figure.legend(loc="lower left", ncols=3, frameon=False, fontsize=8, handlelength=3)
+    ends = ", ".join(f"{line.label} {numbers.plain(line.means[-1])}" for line in lines)
+    alt = f"{title}: accuracy after retraining, {name}; at {numbers.percent(shares[-1])} of the pixels {ends}"
+    return Picture(f"{name} {title}", _png(figure), alt)
 
 
 def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:

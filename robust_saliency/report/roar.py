@@ -38,13 +38,7 @@ def render(folder: str | Path) -> str:
 
 
 def _run(run: Retrained, verdicts: dict) -> dict:
-    panels = [
-        figures.Panel(TITLES[mode].split(" (")[0], "share of pixels", run.fractions(mode), _lines(run, mode),
-                      {"remove": 0.0, "keep": 1.0, "mask": None}[mode])
-        for mode in run.modes
-    ]  # fmt: skip
     whole = run.whole
-    picture = figures.retraining_curves(run.about["name"], panels, float(whole.mean()), run.about["chance"])
     return {
         "about": run.about,
         "whole": _accuracy(run, whole),
@@ -54,7 +48,7 @@ def _run(run: Retrained, verdicts: dict) -> dict:
         "is_grouped": len(np.unique(run.groups)) < whole.shape[1],
         "seeds": run.seeds,
         "claims": _claims(run, verdicts),
-        "picture": picture,
+        "pictures": [_picture(run, mode) for mode in run.modes],
         "tables": [_table(run, mode) for mode in run.modes],
         "quality": _quality(run),
         "empty": [(label, counts) for label, counts in run.empty.items() if any(counts)],
@@ -70,14 +64,16 @@ def _removed(baseline: dict | None) -> str:
     )
 
 
-def _lines(run: Retrained, mode: str) -> list[figures.Line]:
+def _picture(run: Retrained, mode: str) -> figures.Picture:
     lines = []
     for label in run.maps:
         found = [run.correct[label, mode, fraction] for fraction in run.fractions(mode)]
         means = [float(values.mean()) for values in found]
         limits = np.array([run.interval(values) for values in found])
         lines.append(figures.Line(label, run.about["maps"][label]["kind"], means, limits))
-    return lines
+    whole = {"remove": (0.0, float(run.whole.mean())), "keep": (1.0, float(run.whole.mean()))}.get(mode)
+    name, title = run.about["name"], TITLES[mode].split(" (")[0]
+    return figures.retraining_curve(name, title, run.fractions(mode), lines, whole, run.about["chance"])
 
 
 def _claims(run: Retrained, verdicts: dict) -> list[dict]:
