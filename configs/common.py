@@ -465,7 +465,7 @@ def _robustness() -> ConfigDict:
 def _roar() -> ConfigDict:
     config = ConfigDict()
     config.methods = ()  # labels of evaluation.maps, as "('gradient','smoothgrad')"; () = all
-    config.fractions = (0.25, 0.5, 0.75, 0.9)  # of the pixels
+    config.fractions = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the pixels
     config.mode = "remove"  # remove the most relevant (ROAR), keep those alone (KAR), or both
     config.sign = "abs"  # what of a map is relevance: abs, positive, negative, raw
     config.baseline = _baseline()  # of removed pixels; None = the mean of the training images by channel
