@@ -15,7 +15,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-MODES = ("benchmark", "evaluate", "explain", "neurons", "report", "robustness", "study", "train")
+MODES = ("benchmark", "evaluate", "explain", "neurons", "report", "roar", "robustness", "study", "train")
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or study; made if it is not there.")
 _MODE = flags.DEFINE_string(
@@ -57,6 +57,10 @@ def _run(mode: str, plain: dict, workdir: str):
         if not (plain.get("study") or {}).get("runs"):
             raise UserError("--mode=study needs config.study.runs; this config has none.")
         return study.study(plain, workdir)
+    if mode == "roar":
+        from robust_saliency import roar
+
+        return roar.roar(plain, workdir)
     if mode == "robustness" and workdirs.holds_study(workdir):
         from robust_saliency import study_robustness
 
@@ -129,13 +133,15 @@ def _parse_flags(argv: list[str]) -> list[str]:
     plain = {}
     if file is None and workdir and os.path.exists(path):
         plain = _remembered(path)
-        config_flags.DEFINE_config_dict("config", ConfigDict(_as_given(plain)), lock_config=True)
-    else:
-        plain = {} if file is None else config.to_plain(config_file.load(file))
-        config_flags.DEFINE_config_file("config", None, "Config file: configs/quickstart.py.", lock_config=True)
+    elif file is not None:
+        plain = config.to_plain(config_file.load(file))
     if plain:
         config_file.check_overrides(plain, argv)
-    elif file is None and config_file.overrides(argv):
+    if plain and file is None:
+        config_flags.DEFINE_config_dict("config", ConfigDict(_as_given(plain)), lock_config=True)
+    else:
+        config_flags.DEFINE_config_file("config", None, "Config file: configs/quickstart.py.", lock_config=True)
+    if not plain and file is None and config_file.overrides(argv):
         raise UserError(_no_config(workdir))
     try:
         return flags.FLAGS(argv)

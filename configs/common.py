@@ -26,6 +26,7 @@ def default() -> ConfigDict:
     config.benchmark = _benchmark()
     config.robustness = _robustness()
     config.neurons = _neurons()
+    config.roar = _roar()
     return config
 
 
@@ -493,6 +494,21 @@ def _neurons() -> ConfigDict:
     config.num_shown = 2  # units of each concept (of each class, where there are no masks) drawn on the page
     config.ascent_steps = 40  # of what a unit would like to see; 0 = none
     config.ascent_step_size = 0.5  # pixels, in L2
+    return config
+
+
+def _roar() -> ConfigDict:
+    config = ConfigDict()
+    config.methods = ()  # labels of evaluation.maps, as "('gradient','smoothgrad')"; () = all
+    config.fractions = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the pixels
+    config.mode = "remove"  # remove the most relevant (ROAR), keep those alone (KAR), or both
+    config.sign = "abs"  # what of a map is relevance: abs, positive, negative, raw
+    config.baseline = _baseline()  # of removed pixels; None = the mean of the training images by channel
+    config.explained = "predicted"  # the class that maps explain; true: they may carry the label into test images
+    config.masks_alone = False  # train also on images of nothing but which pixels were removed: what their shape tells
+    config.retrainings = 3  # of each, with the seeds 0, 1, ...
+    config.objective = "standard"  # of the retraining; all else is as in the run, but from random weights
+    config.epochs = 0  # of the retraining; 0 = the run's own
     return config
 
 

@@ -17,6 +17,7 @@ from robust_saliency import (
     saliency,
     schedules,
 )
+from robust_saliency.baselines import Baseline
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
 from robust_saliency.config_wrappers import objective_of
 from robust_saliency.data import DataSpec, planted_lesions
@@ -230,6 +231,41 @@ class Neurons:
         return neurons.Dissection(quantile=self.quantile, least_iou=self.least_iou)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Roar:
+    """Whose maps take which pixels away, and how new networks are trained on what is left (``robust_saliency.roar``).
+
+    methods: labels of evaluation.maps; () = all. fractions: shares of the pixels, the default as published. mode:
+    'remove' the most relevant (ROAR), 'keep' those alone (KAR), or 'both' (and with them DiffROAR). sign: what of a map
+    is relevance. baseline: of removed pixels; None = the mean of the training images by channel, as published.
+    explained: the class whose maps are taken; with 'true' a map may carry the label into test images. masks_alone: also
+    on images of nothing but which pixels were removed.
+    retrainings: of each, with the seeds 0, 1, ...; objective: of all of them, within the run's own settings; epochs: 0
+    = the run's own.
+    """
+
+    methods: tuple[str, ...] = ()
+    fractions: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    mode: str = "remove"
+    sign: str = "abs"
+    baseline: Baseline | None = None
+    explained: str = "predicted"
+    masks_alone: bool = False
+    retrainings: int = 3
+    objective: str = "standard"
+    epochs: int = 0
+
+    def __post_init__(self):
+        checks.one_of("roar.mode", self.mode, (*metrics.REMOVALS, "both"))
+        checks.one_of("roar.explained", self.explained, EXPLAINED)
+        checks.one_of("roar.sign", self.sign, metrics.Removal.signs)
+        checks.one_of("roar.objective", self.objective, objectives.OBJECTIVES)
+        if not self.fractions or not all(0 < fraction < 1 for fraction in self.fractions):
+            raise ValueError(f"roar.fractions must lie strictly between 0 and 1, got {self.fractions}.")
+        if list(self.fractions) != sorted(set(self.fractions)):
+            raise ValueError(f"roar.fractions must ascend, got {self.fractions}.")
+
+
 class Experiment(NamedTuple):
     """A parsed config. ``plain`` is what config.json holds.
 
@@ -251,6 +287,7 @@ class Experiment(NamedTuple):
     benchmark: Benchmark
     robustness: Robustness
     neurons: Neurons
+    roar: Roar
     phases: tuple[tuple[str, "Experiment"], ...] = ()
     place: str = ""
 
@@ -262,8 +299,7 @@ class Experiment(NamedTuple):
 
 SECTIONS = {
     "title", "description", "seed", "mesh", "data", "model", "objective", "schedules", "optimizer", "train",
-    "evaluation", "init_from", "study", "benchmark", "robustness", "neurons",
-    "phases",
+    "evaluation", "init_from", "study", "benchmark", "robustness", "neurons", "roar", "phases",
 }  # fmt: skip
 
 
@@ -306,6 +342,7 @@ def _parse(plain: dict) -> Experiment:
     data = build(DataSpec, section["data"], "config.data")
     model = choose("model", models.MODELS, section["model"], "config.model")
     train = build(Train, section["train"], "config.train")
+    evaluation = _evaluation(section["evaluation"])
     objective = objective_of(section["objective"], train.trainable)
     return Experiment(
         plain=plain,
@@ -317,11 +354,12 @@ def _parse(plain: dict) -> Experiment:
         ramps=_ramps(section["schedules"], objective.spec),
         optimizer=build(optimizer.Optimizer, section["optimizer"], "config.optimizer"),
         train=train,
-        evaluation=_evaluation(section["evaluation"]),
+        evaluation=evaluation,
         init_from=build(InitFrom, section["init_from"], "config.init_from"),
         benchmark=_benchmark(section["benchmark"]),
         robustness=build(Robustness, section["robustness"], "config.robustness"),
         neurons=build(Neurons, section["neurons"], "config.neurons"),
+        roar=_roar(section["roar"], evaluation),
     )
 
 
@@ -432,6 +470,14 @@ def _check_label(method: Method, where: str, explained: str) -> None:
             f"{where} asks whether the label is met, but config.evaluation.explained is 'predicted', so the label is "
             "the prediction itself; choose score='allegiance', or explained='true'."
         )
+
+
+def _roar(section: Mapping, evaluation: Evaluation) -> Roar:
+    labels = [label for label, _ in evaluation.maps]
+    parsed = build(Roar, section, "config.roar")
+    for label in parsed.methods:
+        checks.one_of("map in config.roar.methods", label, labels)
+    return dataclasses.replace(parsed, methods=parsed.methods or tuple(labels))
 
 
 def _benchmark(section: Mapping) -> Benchmark:

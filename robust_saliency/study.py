@@ -25,7 +25,7 @@ def study(plain: Mapping, workdir: str) -> str:
 def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
     began = time.monotonic()
     settings = plain["study"]
-    free = ("study.seeds", "description", "title", "evaluation", "neurons", "robustness")
+    free = ("study.seeds", "description", "title", "evaluation", "neurons", "roar", "robustness")
     workdirs.claim(workdir, dict(plain), ignore=free)
     runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
             for (label, seed, directory, text), _ in experiments]  # fmt: skip

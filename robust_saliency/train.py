@@ -25,7 +25,7 @@ from robust_saliency.progress import Progress, say
 from robust_saliency.train_step import INIT, TrainState, make_train_step
 
 # Sections in which a workdir's config may differ from the one that goes on with it: training does not read them.
-FREE_SECTIONS = ("benchmark", "description", "evaluation", "neurons", "robustness", "study", "title")
+FREE_SECTIONS = ("benchmark", "description", "evaluation", "neurons", "roar", "robustness", "study", "title")
 
 
 class Diverged(ValueError):

@@ -51,6 +51,7 @@ def test_the_defaults_name_every_field_of_every_method_that_can_be_chosen():
         assert set(ramp) == config_fields.fields_of(schedules.Ramp)
     assert set(plain["train"]) == config_fields.fields_of(config.Train)
     assert set(plain["evaluation"]) == config_fields.fields_of(config.Evaluation)
+    assert set(plain["roar"]) == config_fields.fields_of(config.Roar)
     assert set(plain["data"]) == config_fields.fields_of(config.DataSpec)
     assert set(plain["data"]["planted"]) == config_fields.fields_of(type(parsed().data.planted))
     for registry, sections in (

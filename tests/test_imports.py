@@ -89,6 +89,9 @@ MAY_IMPORT = {
     "study": BUILD | {"train", "evaluate", "benchmark", "report"},
     "study_runs": BUILD | {"study"},
     "study_neurons": BUILD | {"study_runs", "neuron_report", "report"},
+    "retraining": BUILD | {"train", "evaluate_programs"},
+    "roar_images": BUILD | {"evaluate_blind", "evaluate_programs"},
+    "roar": BUILD | {"descriptions", "retraining", "roar_images", "statistics", "study", "study_runs", "report"},
     "study_robustness": BUILD
     | {"study_runs", "robustness", "robustness_facts", "survivors", "transfer", "transfer_checks", "report"},
 }

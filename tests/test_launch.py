@@ -117,6 +117,11 @@ MISTAKES = {
         [CONFIG, "--workdir={new}", "--mode=robustness", "--config.robustness.steps=0"],
         "config.robustness.steps must be at least 1, got 0",
     ),
+    "roar_map": (
+        [CONFIG, "--workdir={new}", "--mode=roar", "--config.roar.methods=('gradeint',)"],
+        "Unknown map in config.roar.methods 'gradeint'. Did you mean 'gradient'?",
+    ),
+    "section_of_a_later_version": (["--workdir={new}", "--mode=roar", "--config.roar.epochs=1"], "field 'roar'"),
     "field_of_no_workdir": (["--mode=robustness", "--config.robustness.norm=l2"], "--workdir=DIR is needed"),
     "field_of_no_run": (
         ["--mode=robustness", "--workdir={new}", "--config.robustness.norm=l2"],
@@ -138,6 +143,7 @@ FROM_NOTHING = ("mode", "argument")
 
 def test_every_mistake_is_one_message_and_exit_status_2(tmp_path):
     places = {name: str(tmp_path / name) for name in MISTAKES}
+    records.write_json(pathlib.Path(places["section_of_a_later_version"]) / "config.json", {"seed": 0})
     running = {
         name: (tiny.process if name in FROM_NOTHING else tiny.launch)(
             *(word.replace("{new}", places[name]) for word in words)

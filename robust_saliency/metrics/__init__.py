@@ -8,7 +8,8 @@ first line of its docstring as the definition. NaN means "no meaning here" (an e
 of means, and state :func:`count_nan`.
 
 Not in ``METRICS``, since they need what is in no evaluation: the similarities of two maps (``SIMILARITIES``),
-:func:`parameter_randomisation`, of two sets of weights, and :func:`input_invariance`, of two networks.
+:func:`parameter_randomisation`, of two sets of weights, and :func:`input_invariance`, of two networks. On images of
+:func:`remove_pixels` new networks are trained (ROAR, KAR).
 """
 
 import jax.numpy as jnp
@@ -68,6 +69,7 @@ from robust_saliency.metrics.relative_stability import (
     relative_output_stability_of,
 )
 from robust_saliency.metrics.reliance import MaskReliance, mask_reliance
+from robust_saliency.metrics.removal import REMOVALS, Removal, remove_pixels, removed_pixels
 from robust_saliency.metrics.road import Road, road, road_curve
 from robust_saliency.metrics.sharing import count_runs, curve_fractions, measure
 from robust_saliency.metrics.similarity import (
@@ -110,6 +112,7 @@ def count_nan(values: Array) -> Array:
 __all__ = [
     "ARGUMENTS",
     "METRICS",
+    "REMOVALS",
     "SIMILARITIES",
     "SSIM",
     "Accuracy",
@@ -145,6 +148,7 @@ __all__ = [
     "RelativeOutputStability",
     "RelevanceMass",
     "RelevanceMassGiven",
+    "Removal",
     "Road",
     "Spearman",
     "TopK",
@@ -201,6 +205,8 @@ __all__ = [
     "relevance",
     "relevance_mass",
     "relevance_mass_given",
+    "remove_pixels",
+    "removed_pixels",
     "road",
     "road_curve",
     "run",

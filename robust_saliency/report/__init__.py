@@ -16,6 +16,7 @@ from robust_saliency.report import (
     markdown_tables,
     neurons,
     page,
+    roar,
     robustness,
     study_neurons,
     study_robustness,
@@ -66,6 +67,13 @@ def study_neurons_page(study: str | Path) -> Path:
     """Writes ``neurons/neurons.html`` of a study, from the reports of its runs, and returns its path."""
     path = Path(study) / "neurons" / "neurons.html"
     records.write_atomic(path, study_neurons.render(study))
+    return path
+
+
+def roar_page(folder: str | Path) -> Path:
+    """Writes ``roar.html`` from the roar.json, roar.csv and retrainings of ``folder`` and returns its path."""
+    path = Path(folder) / "roar.html"
+    records.write_atomic(path, roar.render(folder))
     return path
 
 

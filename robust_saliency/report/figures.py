@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from robust_saliency.report.colours import run_colours
 from robust_saliency.report.load import Column, Run, Study
 
 _RANDOM = "random"
+_GREYS = ("#8a8f96", "#5b636d", "#b0a07a", "#1f2328")  # of maps that never saw the network
 _PANELS = {"loss": "Loss", "accuracy": "Accuracy", "robust_accuracy": "Robust accuracy"}
 
 
@@ -119,6 +121,56 @@ def robustness_curves(
     names = f" of {', '.join(smallest)}" if len(smallest) > 1 else ""
     alt = f"Robust accuracy{names} over epsilon, {norm}, up to {numbers.plain(last)}"
     return Picture("robustness", finished(figure), alt)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A map's accuracy after retraining at each share of a panel, with its limits ``[points, 2]``; kind: of the map."""
+
+    label: str
+    kind: str
+    means: list[float]
+    limits: np.ndarray
+
+
+def retraining_curve(
+    name: str,
+    title: str,
+    shares: Sequence[float],
+    lines: Sequence[Line],
+    whole: tuple[float, float] | None,
+    chance: float,
+) -> Picture:
+    """Accuracy of retrained networks over the share of pixels, 95 % bands: methods solid, floors dashed, masks dotted.
+
+    whole: where images are whole, and the accuracy there, at which every line begins or ends; None where there is no
+    such. chance: accuracy where nothing is left of an image.
+    """
+    figure, (panel,) = start_figure(1)
+    figure.set_size_inches(5.2, 4.0)
+    figure.subplots_adjust(0.11, 0.27, 0.97, 0.93)
+    colours = run_colours(["", *(line.label for line in lines if line.kind == "method")])
+    greys = dict(zip((line.label for line in lines if line.kind != "method"), _GREYS, strict=False))
+    for line, marker in zip(lines, itertools.cycle("os^Dv<>pXhd*")):
+        colour = colours.get(line.label) or greys.get(line.label, _GREYS[0])
+        panel.fill_between(shares, *line.limits.T, color=colour, alpha=0.14, linewidth=0)
+        x, y = list(shares), list(line.means)
+        if whole is not None:
+            at = 0 if whole[0] < x[0] else len(x)
+            x.insert(at, whole[0])
+            y.insert(at, whole[1])
+        style, width = {"method": ("-", 1.8), "blind": ("--", 1.3), "oracle": (":", 1.6)}[line.kind]
+        panel.plot(x, y, style, color=colour, linewidth=width, marker=marker, markersize=4, label=line.label)
+    panel.axhline(chance, color="#b2b2b2", linewidth=0.9)
+    panel.set_title(title, loc="left", fontsize=10)
+    panel.set_xlabel("share of pixels")
+    panel.set_ylabel("accuracy after retraining")
+    panel.set_xlim(0, 1)
+    panel.set_ylim(0, 1.02)
+    figure.legend(loc="lower left", ncols=3, frameon=False, fontsize=8, handlelength=3)
+    ends = ", ".join(f"{line.label} {numbers.plain(line.means[-1])}" for line in lines)
+    alt = f"{title}: accuracy after retraining, {name}; at {numbers.percent(shares[-1])} of the pixels {ends}"
+    return Picture(f"{name} {title}", finished(figure), alt)
 
 
 def _curve_figure(study: Study, method: str, names: list[str]) -> Picture:

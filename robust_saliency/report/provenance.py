@@ -13,7 +13,7 @@ from robust_saliency.report.load import Run, Study
 from robust_saliency.report.tables import Cell, Head, Row, Table, column_title
 
 # Seeds, titles and descriptions are listed elsewhere; the sections of other modes set nothing of a run.
-_NOT_SETTINGS = ("seed", "title", "description", "study", "benchmark", "robustness")
+_NOT_SETTINGS = ("seed", "title", "description", "study", "benchmark", "neurons", "roar", "robustness")
 
 
 def config_table(study: Study) -> Table:

@@ -1,0 +1,177 @@
+"""ROAR, KAR and DiffROAR: remove the pixels that a map calls relevant, train anew, and see what is still classified.
+
+Accuracy after retraining, unlike after deletion, cannot fall because changed images look strange: the new network knows
+them. It falls where the removed pixels held what the class can be told by, and nothing else did. Beside every method
+stand maps that know nothing (random, centre, edges) and the true mask.
+
+What it does not tell: the shape of the removed region is still there, and may give the class away, the more so the
+better the map (Rong et al. 2022): ``roar.masks_alone`` measures that. And a map that finds one of two signs of a class
+loses nothing, since the other is left.
+
+Source: Hooker et al. 2019 (1806.10758); keep-and-retrain there too; DiffROAR, Shah et al. 2021 (2102.12781). Ours to
+choose, all in ``config.roar``: shares, ties at random, pixels rather than entries, the predicted class, the training.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from robust_saliency import (
+    checks,
+    descriptions,
+    environment,
+    metrics,
+    records,
+    retraining,
+    statistics,
+    study,
+    study_runs,
+    workdirs,
+)
+from robust_saliency import data as data_lib
+from robust_saliency import report as report_lib
+from robust_saliency.config import Experiment, Roar, parse
+from robust_saliency.initialise import TRAINED
+from robust_saliency.progress import say
+from robust_saliency.roar_images import MASKS_ALONE, SPLITS, Subject, changed, maps_of, subject_of
+
+WHOLE = "whole image"  # of which nothing is removed: where every curve begins
+
+
+class Job(NamedTuple):
+    """One retraining: on what ``mode`` leaves of the images, by whose map, and the seed."""
+
+    map: str
+    mode: str
+    fraction: float
+    seed: int
+
+
+def roar(plain: Mapping, workdir: str) -> str:
+    """Retrains as ``config.roar`` says for the run, or for each run of the study, in ``workdir``; returns the page.
+
+    Writes ``workdir/roar/``: roar.csv (one row a retraining: accuracy with its interval, and the file that holds the
+    images that it gets right), retrainings/ (these files), roar.json, roar.html. A retraining that is there by the same
+    settings is not done again, and one that was killed goes on from its last checkpoint. All runs of a study are
+    retrained as its reference run was trained; where their networks are equal they share the floors.
+    """
+    with workdirs.Workdir(workdir, create=False):
+        runs = _runs(plain, workdir)
+        folder = os.path.join(workdir, "roar")
+        described, rows = [], []
+        for number, (run, like) in enumerate(runs, start=1):
+            say(f"run {number} of {len(runs)}: {run.name}")
+            subject = subject_of(run.experiment, run.place, run.data)
+            settings = run.experiment.roar
+            trainings = [retraining.experiment_of(run.experiment, like, seed) for seed in range(settings.retrainings)]
+            jobs = jobs_of(settings, [*settings.methods, *subject.floors])
+            paths = {job: _path(folder, job, run, subject, trainings[job.seed]) for job in jobs}
+            _retrain(subject, trainings, paths, folder)
+            rows += [_row(run.name, job, path, folder) for job, path in paths.items()]
+            described.append(_described(run, subject, trainings[0]))
+        shutil.rmtree(os.path.join(folder, "training"), ignore_errors=True)
+        records.write_csv(os.path.join(folder, "roar.csv"), {name: [row[name] for row in rows] for name in rows[0]})
+        records.write_json(os.path.join(folder, "roar.json"), {
+            "title": plain.get("title", ""),
+            "settings": dataclasses.asdict(runs[0][0].experiment.roar),
+            "runs": described,
+            "command": environment.command(),
+            "hardware": environment.hardware(),
+            "versions": environment.versions(),
+        })  # fmt: skip
+        return str(report_lib.roar_page(folder))
+
+
+def jobs_of(settings: Roar, labels: list[str]) -> list[Job]:
+    """All retrainings of a run, those of a map in a row; of the whole image, from which curves start, first."""
+    modes = list(metrics.REMOVALS) if settings.mode == "both" else [settings.mode]
+    modes += [MASKS_ALONE] if settings.masks_alone else []
+    kinds = [(WHOLE, "remove", 0.0), *itertools.product(labels, modes, settings.fractions)]
+    return [Job(*kind, seed) for kind in kinds for seed in range(settings.retrainings)]
+
+
+def _runs(plain: Mapping, workdir: str) -> list[tuple[study_runs.Run, Experiment]]:
+    """Each run, and the one as which it is retrained."""
+    if workdirs.holds_study(workdir):
+        settings = plain["study"]
+        known = {run["label"]: run for run in settings["runs"]}
+        runs = study_runs.finished(plain, workdir)
+        reference = checks.lookup("run in config.study.reference", settings["reference"], known)
+        return [(run, study.experiment_of(plain, reference, run.about["seed"])) for run in runs]
+    experiment = parse({name: section for name, section in plain.items() if name != "study"})
+    name = os.path.basename(os.path.abspath(workdir))
+    return [(study_runs.Run(name, {"dir": ""}, experiment, workdir, data_lib.load(experiment.data)), experiment)]
+
+
+def _retrain(subject: Subject, trainings: list[Experiment], paths: dict[Job, str], folder: str) -> None:
+    missing = [job for job, path in paths.items() if not os.path.exists(path)]
+    say(f"{len(paths)} retrainings, of which {len(paths) - len(missing)} are there")
+    numbers = itertools.count(1)
+    for label, of_map in itertools.groupby(missing, key=lambda job: job.map):
+        maps = {} if label == WHOLE else maps_of(subject, label)
+        empty = [_empty(maps[split], subject.experiment.roar.sign) for split in SPLITS] if maps else [0, 0, 0]
+        for (mode, fraction), seeds in itertools.groupby(of_map, key=lambda job: (job.mode, job.fraction)):
+            images = changed(subject, maps, mode, fraction) if maps else subject.data
+            for job in seeds:
+                say(f"retraining {next(numbers)} of {len(missing)}: {_words(job)}")
+                name = os.path.basename(paths[job]).removesuffix(".npz")
+                place = os.path.join(folder, "training", name)
+                retraining.tested(trainings[job.seed], images, place, paths[job], {"empty_maps": empty})
+
+
+def _path(folder: str, job: Job, run: study_runs.Run, subject: Subject, training: Experiment) -> str:
+    """Where the result of a retraining lies: named by all that it depends on, so that what is there is right."""
+    settings, plain = subject.experiment.roar, subject.experiment.plain
+    by = {"training": retraining.identity(training), "job": job}
+    if job.map != WHOLE:
+        by |= {"removal": repr((settings.sign, settings.baseline))}
+    if job.map in settings.methods:
+        weights = {name: plain.get(name) for name in (*TRAINED, "data")}
+        explained = [settings.explained, plain["evaluation"]["maps"][job.map]]
+        by |= {"of": [run.about["dir"], subject.step, weights, *explained]}
+    digest = hashlib.sha256(json.dumps(by, sort_keys=True).encode()).hexdigest()[:12]
+    return os.path.join(folder, "retrainings", f"{job.map}_{job.mode}_{job.fraction:g}_seed{job.seed}_{digest}.npz")
+
+
+def _row(run: str, job: Job, path: str, folder: str) -> dict:
+    found = records.read_npz(path)
+    correct = statistics.bootstrap_mean(found["correct"].astype(float), found.get("group"), seed=0)
+    low, high = statistics.share_interval(correct)
+    accuracy = {"accuracy": correct.mean, "low": low, "high": high}
+    return {"run": run, **job._asdict(), **accuracy, "file": os.path.relpath(path, folder)}
+
+
+def _described(run: study_runs.Run, subject: Subject, training: Experiment) -> dict:
+    """What the page says of a run, its maps and its retraining."""
+    methods = dict(subject.experiment.evaluation.maps)
+    maps = {
+        label: {"kind": "method", "description": descriptions.described(methods[label])}
+        for label in subject.experiment.roar.methods
+    }
+    return {
+        "name": run.name,
+        "data": run.data.description,
+        "checkpoint_step": subject.step,
+        "maps": maps | subject.floors,
+        "chance": subject.chance,
+        "retrained": f"{training.train.epochs} epochs. {descriptions.training(training)}",
+    }
+
+
+def _empty(maps: np.ndarray, sign: str) -> int:
+    """How many maps have no relevance, so that they remove at random."""
+    return int(np.isnan(metrics.relevance(maps, sign)[:, 0, 0]).sum())
+
+
+def _words(job: Job) -> str:
+    if job.map == WHOLE:
+        return f"{WHOLE}s, seed {job.seed}"
+    what = {"remove": "removed", "keep": "kept", MASKS_ALONE: "shown as a mask"}[job.mode]
+    return f"{job.map}, {job.fraction:g} {what}, seed {job.seed}"
