@@ -126,17 +126,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
     file, workdir = _given(argv, "config"), _given(argv, "workdir")
     path = os.path.join(workdir or "", "config.json")
-    plain = {}
-    if file is None and workdir and os.path.exists(path):
-        plain = _remembered(path)
-        config_flags.DEFINE_config_dict("config", ConfigDict(_as_given(plain)), lock_config=True)
-    else:
-        plain = {} if file is None else config.to_plain(config_file.load(file))
-        config_flags.DEFINE_config_file("config", None, "Config file: configs/quickstart.py.", lock_config=True)
+    is_remembered = file is None and workdir and os.path.exists(path)
+    plain = _remembered(path) if is_remembered else {}
+    if file is not None:
+        plain = config.to_plain(config_file.load(file))
     if plain:
         config_file.check_overrides(plain, argv)
     elif file is None and config_file.overrides(argv):
         raise UserError(_no_config(workdir))
+    if is_remembered:
+        config_flags.DEFINE_config_dict("config", ConfigDict(_as_given(plain)), lock_config=True)
+    else:
+        config_flags.DEFINE_config_file("config", None, "Config file: configs/quickstart.py.", lock_config=True)
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
