@@ -130,19 +130,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
     file, workdir = _given(argv, "config"), _given(argv, "workdir")
     path = os.path.join(workdir or "", "config.json")
-    plain = {}
-    if file is None and workdir and os.path.exists(path):
-        plain = _remembered(path)
-    elif file is not None:
+    is_remembered = file is None and workdir and os.path.exists(path)
+    plain = _remembered(path) if is_remembered else {}
+    if file is not None:
         plain = config.to_plain(config_file.load(file))
     if plain:
         config_file.check_overrides(plain, argv)
-    if plain and file is None:
+    elif file is None and config_file.overrides(argv):
+        raise UserError(_no_config(workdir))
+    if is_remembered:
         config_flags.DEFINE_config_dict("config", ConfigDict(_as_given(plain)), lock_config=True)
     else:
         config_flags.DEFINE_config_file("config", None, "Config file: configs/quickstart.py.", lock_config=True)
-    if not plain and file is None and config_file.overrides(argv):
-        raise UserError(_no_config(workdir))
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -162,8 +161,9 @@ def _remembered(path: str) -> dict:
         raise UserError(f"{path} is no config: it holds {type(config).__name__}. Give --config=FILE.")
     from configs import common
 
-    # A run of before there was this mode can be asked for it too.
-    return {"neurons": common.default().neurons.to_dict(), **config}
+    # A run of before there were these modes can be asked for them too.
+    later = common.default()
+    return {"neurons": later.neurons.to_dict(), "roar": later.roar.to_dict(), **config}
 
 
 def _no_config(workdir: str | None) -> str:

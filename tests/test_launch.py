@@ -12,6 +12,8 @@ import PIL.Image
 import pytest
 
 from robust_saliency import checkpoint, records
+from robust_saliency.config import Neurons
+from robust_saliency.workdirs import Workdir
 from tests import tiny
 from tests.data.fabricated import write_images
 
@@ -121,7 +123,7 @@ MISTAKES = {
         [CONFIG, "--workdir={new}", "--mode=roar", "--config.roar.methods=('gradeint',)"],
         "Unknown map in config.roar.methods 'gradeint'. Did you mean 'gradient'?",
     ),
-    "section_of_a_later_version": (["--workdir={new}", "--mode=roar", "--config.roar.epochs=1"], "field 'roar'"),
+    "section_of_no_version": (["--workdir={new}", "--mode=roar", "--config.raor.epochs=1"], "field 'raor'"),
     "field_of_no_workdir": (["--mode=robustness", "--config.robustness.norm=l2"], "--workdir=DIR is needed"),
     "field_of_no_run": (
         ["--mode=robustness", "--workdir={new}", "--config.robustness.norm=l2"],
@@ -143,7 +145,7 @@ FROM_NOTHING = ("mode", "argument")
 
 def test_every_mistake_is_one_message_and_exit_status_2(tmp_path):
     places = {name: str(tmp_path / name) for name in MISTAKES}
-    records.write_json(pathlib.Path(places["section_of_a_later_version"]) / "config.json", {"seed": 0})
+    records.write_json(pathlib.Path(places["section_of_no_version"]) / "config.json", {"seed": 0})
     running = {
         name: (tiny.process if name in FROM_NOTHING else tiny.launch)(
             *(word.replace("{new}", places[name]) for word in words)
@@ -226,6 +228,22 @@ def test_a_workdir_of_another_config_is_refused_and_loses_nothing(trained):
     assert (status, "Traceback" in err) == (2, False), err
     assert "model.width: 4 -> 5" in err
     assert files_in(trained / "checkpoints") == before
+
+
+def test_neurons_of_a_run_from_before_there_was_the_mode_and_a_misspelt_field_of_it(trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    old = {name: section for name, section in records.read_json(workdir / "config.json").items() if name != "neurons"}
+    with Workdir(workdir):
+        records.write_json(workdir / "config.json", old)
+    words = ["--mode=neurons", f"--workdir={workdir}", "--config.neurons.layers=conv3"]
+    looked, misspelt = tiny.launch(*words), tiny.launch(*words, "--config.neurons.num_tpo=4")
+    status, _, err = finished(misspelt)
+    assert (status, err) == (2, "Error: config.neurons: Unknown field 'num_tpo'. Did you mean 'num_top'? Choices: "
+                                f"{', '.join(sorted(Neurons.__dataclass_fields__))}.\n")  # fmt: skip
+    status, out, err = finished(looked)
+    assert status == 0, err
+    assert out.strip() == str(workdir / "neurons" / "neurons.html")
+    assert "conv3: 16 units" in err and "Layer conv3" in (workdir / "neurons" / "neurons.html").read_text()
 
 
 def test_help_is_no_error():
