@@ -62,6 +62,7 @@ def roar(plain: Mapping, workdir: str) -> str:
     settings is not done again, and one that was killed goes on from its last checkpoint. All runs of a study are
     retrained as its reference run was trained; where their networks are equal they share the floors.
     """
+    parse(_without_study(plain))  # what is wrong in the config is told before what is wrong with the workdir
     with workdirs.Workdir(workdir, create=False):
         runs = _runs(plain, workdir)
         folder = os.path.join(workdir, "roar")
@@ -105,9 +106,13 @@ def _runs(plain: Mapping, workdir: str) -> list[tuple[study_runs.Run, Experiment
         runs = study_runs.finished(plain, workdir)
         reference = checks.lookup("run in config.study.reference", settings["reference"], known)
         return [(run, study.experiment_of(plain, reference, run.about["seed"])) for run in runs]
-    experiment = parse({name: section for name, section in plain.items() if name != "study"})
+    experiment = parse(_without_study(plain))
     name = os.path.basename(os.path.abspath(workdir))
     return [(study_runs.Run(name, {"dir": ""}, experiment, workdir, data_lib.load(experiment.data)), experiment)]
+
+
+def _without_study(plain: Mapping) -> dict:
+    return {name: section for name, section in plain.items() if name != "study"}
 
 
 def _retrain(subject: Subject, trainings: list[Experiment], paths: dict[Job, str], folder: str) -> None:
