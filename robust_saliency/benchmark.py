@@ -17,7 +17,8 @@ from robust_saliency import (
     timing,
     workdirs,
 )
-from robust_saliency.config import Benchmark, Experiment
+from robust_saliency.config import Experiment
+from robust_saliency.config_sections import Benchmark
 from robust_saliency.progress import say
 
 COLUMNS = ("network", "batch", "steps", "compile_seconds", "images_per_second", "gradients_per_second", "ratio")

@@ -21,8 +21,9 @@ from robust_saliency import (
     workdirs,
 )
 from robust_saliency.attacks import stages
-from robust_saliency.config import AVERAGED, MASK_FIELDS, Experiment
+from robust_saliency.config import MASK_FIELDS, Experiment
 from robust_saliency.config_fields import Method
+from robust_saliency.config_sections import AVERAGED
 from robust_saliency.evaluate_blind import Averages, average, blind_kinds
 from robust_saliency.evaluate_programs import Explained, Programs, make_programs, own_metrics, usable_metrics
 from robust_saliency.progress import Progress

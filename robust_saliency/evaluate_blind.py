@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from robust_saliency import metrics
-from robust_saliency.config import AVERAGED, Evaluation
+from robust_saliency.config_sections import AVERAGED, Evaluation
 
 
 def average_label(method: str) -> str:

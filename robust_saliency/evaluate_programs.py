@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from robust_saliency import attacks, losses, metrics, models
 from robust_saliency import data as data_lib
-from robust_saliency.config import MASK_FIELDS, Evaluation, Method
+from robust_saliency.config import MASK_FIELDS, Method
+from robust_saliency.config_sections import Evaluation
 from robust_saliency.evaluate_blind import average_label, blind_kinds, blind_maps
 
 

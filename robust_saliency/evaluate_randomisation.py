@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_saliency import descriptions, metrics, models, sharding
-from robust_saliency.config import Randomisation
 from robust_saliency.config_fields import Method
+from robust_saliency.config_sections import Randomisation
 from robust_saliency.evaluate_programs import Explained, Programs
 from robust_saliency.metrics import randomisation
 from robust_saliency.randomness import key_of, per_example_keys

@@ -8,7 +8,7 @@ import numpy as np
 
 from robust_saliency import data as data_lib
 from robust_saliency import neurons, sharding
-from robust_saliency.config import Neurons
+from robust_saliency.config_sections import Neurons
 from robust_saliency.data.splits import permutation
 from robust_saliency.neuron_subject import Examples, Layer, Subject, masks_of
 from robust_saliency.progress import Progress

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_saliency import neurons, randomness, sharding
-from robust_saliency.config import Neurons
+from robust_saliency.config_sections import Neurons
 from robust_saliency.neuron_programs import STEPS_A_CALL
 from robust_saliency.neuron_subject import Examples, Layer, Subject, masks_of
 from robust_saliency.neuron_tracing import Traced, batches, seen_images

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from robust_saliency import attacks, checks, losses, models, neurons, threat
 from robust_saliency import data as data_lib
-from robust_saliency.config import Neurons
+from robust_saliency.config_sections import Neurons
 from robust_saliency.neurons import ascent
 
 STEPS_A_CALL = 10  # of an ascent: unrolled, for CPU

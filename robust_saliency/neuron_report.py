@@ -22,8 +22,9 @@ from robust_saliency import (
 )
 from robust_saliency import data as data_lib
 from robust_saliency import report as report_lib
-from robust_saliency.config import Experiment, Neurons
+from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
+from robust_saliency.config_sections import Neurons
 from robust_saliency.neuron_facts import measure
 from robust_saliency.neuron_subject import Examples, Layer, Subject, subject
 from robust_saliency.progress import say

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from robust_saliency import data as data_lib
 from robust_saliency import models, neurons, sharding
-from robust_saliency.config import Neurons
+from robust_saliency.config_sections import Neurons
 from robust_saliency.neuron_programs import Programs, layers_of, make_programs
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from robust_saliency import neurons
-from robust_saliency.config import Neurons
+from robust_saliency.config_sections import Neurons
 from robust_saliency.neuron_subject import Examples, Layer, Subject
 from robust_saliency.neuron_units import DEAD, MIXED, Units
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from robust_saliency import neurons, sharding
-from robust_saliency.config import Neurons
+from robust_saliency.config_sections import Neurons
 from robust_saliency.neuron_subject import Examples, Layer, Subject
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robust_saliency import neurons, records
-from robust_saliency.config import Neurons
+from robust_saliency.config_sections import Neurons
 from robust_saliency.neuron_subject import Examples, Layer, Subject
 
 DEAD, DETECTOR, MIXED, NOTHING = "dead", "detector", "mixed", "none"

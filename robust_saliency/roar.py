@@ -37,7 +37,8 @@ from robust_saliency import (
 )
 from robust_saliency import data as data_lib
 from robust_saliency import report as report_lib
-from robust_saliency.config import Experiment, Roar, parse
+from robust_saliency.config import Experiment, parse
+from robust_saliency.config_sections import Roar
 from robust_saliency.initialise import TRAINED
 from robust_saliency.progress import say
 from robust_saliency.roar_images import MASKS_ALONE, SPLITS, Subject, changed, maps_of, subject_of

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from robust_saliency import data as data_lib
 from robust_saliency import initialise, metrics, models, objectives, sharding
 from robust_saliency.baselines import Baseline
-from robust_saliency.config import Evaluation, Experiment
+from robust_saliency.config import Experiment
+from robust_saliency.config_sections import Evaluation
 from robust_saliency.data import MemorySplit
 from robust_saliency.evaluate_blind import blind_kinds, blind_maps
 from robust_saliency.evaluate_programs import make_programs

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from robust_saliency import attacks, models, sharding, survivors
 from robust_saliency import data as data_lib
 from robust_saliency.attacks import minimal, stages
-from robust_saliency.config import Robustness
+from robust_saliency.config_sections import Robustness
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 from robust_saliency.robustness_checks import THROUGH_FLOAT32, Budget, Facts

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from robust_saliency import attacks, data, losses, models, randomness, survivors, threat
 from robust_saliency.attacks.pgd import clean, value_and_gradient
-from robust_saliency.config import Robustness
+from robust_saliency.config_sections import Robustness
 
 NUM_NOISE = 10
 LOSS_STEPS = (10, 40, 50)

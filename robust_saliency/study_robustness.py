@@ -10,7 +10,7 @@ import numpy as np
 
 from robust_saliency import environment, records, robustness, transfer, workdirs
 from robust_saliency import report as report_lib
-from robust_saliency.config import Robustness
+from robust_saliency.config_sections import Robustness
 from robust_saliency.progress import say
 from robust_saliency.robustness_facts import Subject, budget, transferable
 from robust_saliency.study_runs import Run, finished

@@ -20,7 +20,7 @@ PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
 EDGES = {
     "models", "data", "optimizer", "sharding", "checkpoint", "records", "workdirs", "environment", "progress",
 }  # fmt: skip
-BUILD = PURE | EDGES | {"config", "config_fields", "initialise", "trainable"}
+BUILD = PURE | EDGES | {"config", "config_fields", "config_sections", "initialise", "trainable"}
 
 # module -> the modules of the package that it may import
 MAY_IMPORT = {
@@ -53,7 +53,8 @@ MAY_IMPORT = {
     "config_fields": PURE | {"models"},
     "config_wrappers": PURE | {"config_fields"},
     "config_file": {"config_fields"},
-    "config": PURE | EDGES | {"config_fields", "config_wrappers", "phases"},
+    "config_sections": PURE,
+    "config": PURE | EDGES | {"config_fields", "config_sections", "config_wrappers", "phases"},
     "descriptions": PURE | {"config_fields", "config"},
     "initialise": PURE | EDGES | {"config", "config_fields", "trainable"},
     "train_step": BUILD | {"averaging"},

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from robust_saliency import checkpoint, records
-from robust_saliency.config import Neurons
+from robust_saliency.config_sections import Neurons
 from robust_saliency.workdirs import Workdir
 from tests import tiny
 from tests.data.fabricated import write_images

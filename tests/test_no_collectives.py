@@ -23,7 +23,7 @@ from robust_saliency import (
     survivors,
 )
 from robust_saliency.attacks import stages
-from robust_saliency.config import Neurons, Robustness
+from robust_saliency.config_sections import Neurons, Robustness
 from robust_saliency.evaluate_programs import make_programs
 from robust_saliency.neurons import ascent
 from robust_saliency.randomness import per_example_keys

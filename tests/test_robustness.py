@@ -17,7 +17,7 @@ from robust_saliency import (
     robustness_programs,
     sharding,
 )
-from robust_saliency.config import Robustness
+from robust_saliency.config_sections import Robustness
 from robust_saliency.threat import Threat
 
 SHAPE, CLASSES, NUM = (4, 4, 1), 4, 48
