@@ -6,7 +6,7 @@
 Planted lesions, so it is known where the ruler is. 'reliance' is the truth, the probability of the class that is lost
 when the ruler is filled in from the skin around it; the mass of a map on the ruler, over that of maps that have not
 seen the network, is what a reader of maps would see. ':small' trains standard and linf alone, with one seed.
-The scores to expect are not measured yet.
+Expected: docs/shortcuts.md.
 """
 
 from configs import common, data_sets, regimes
