@@ -118,10 +118,6 @@ MISTAKES = {
         [CONFIG, "--workdir={new}", "--mode=robustness", "--config.robustness.steps=0"],
         "config.robustness.steps must be at least 1, got 0",
     ),
-    "roar_map": (
-        [CONFIG, "--workdir={new}", "--mode=roar", "--config.roar.methods=('gradeint',)"],
-        "Unknown map in config.roar.methods 'gradeint'. Did you mean 'gradient'?",
-    ),
     "section_of_a_later_version": (["--workdir={new}", "--mode=roar", "--config.roar.epochs=1"], "field 'roar'"),
     "field_of_no_workdir": (["--mode=robustness", "--config.robustness.norm=l2"], "--workdir=DIR is needed"),
     "field_of_no_run": (
