@@ -93,8 +93,15 @@ def _claims(run: Retrained, verdicts: dict) -> list[dict]:
             "verdict": _verdict(verdict),
             "floor": best,
             "over": numbers.difference(over),
+            "leak": _leak(run, label),
         })  # fmt: skip
     return claims
+
+
+def _leak(run: Retrained, label: str) -> str:
+    """The most that networks get right which saw only which pixels went; '' where none was trained."""
+    found = [float(run.correct[label, "mask", fraction].mean()) for fraction in run.fractions("mask")]
+    return numbers.share(max(found)) if found else ""
 
 
 def _verdict(verdict: statistics.Verdict) -> str:
