@@ -29,6 +29,9 @@ from robust_saliency.neuron_facts import measure
 from robust_saliency.neuron_subject import Examples, Layer, Subject, subject
 from robust_saliency.progress import say
 
+# Of the files that are written; those of another number are made again.
+FORMAT = 1
+
 
 def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
     """Looks into the run in ``workdir`` as ``config.neurons`` says; returns the path of neurons.html.
@@ -50,6 +53,7 @@ def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | No
             "title": experiment.plain.get("title", ""),
             "run": f"{os.path.basename(os.path.abspath(workdir))}, seed {experiment.seed}",
             "settings": _plain(experiment.neurons),
+            "identity": _identity(experiment.neurons),
             "data": data.description,
             "data_config": experiment.plain.get("data"),
             "checkpoint_step": step,
@@ -87,9 +91,15 @@ def is_done(experiment: Experiment, workdir: str) -> bool:
     if not all(os.path.exists(os.path.join(folder, name)) for name in ("neurons.json", "neurons.html")):
         return False
     about = records.read_json(os.path.join(folder, "neurons.json"))
-    done = (about.get("settings"), about.get("data_config"), about.get("checkpoint_step"))
+    done = (about.get("settings"), about.get("identity"), about.get("data_config"), about.get("checkpoint_step"))
     step = initialise.step_of(workdir, experiment.evaluation.step)
-    return done == (_plain(experiment.neurons), experiment.plain.get("data"), step)
+    return done == (_plain(experiment.neurons), _identity(experiment.neurons), experiment.plain.get("data"), step)
+
+
+def _identity(settings: Neurons) -> dict:
+    """What the settings do not say: of which format the files are, all of the attack, and what is in the hierarchy."""
+    hierarchy = settings.hierarchy and records.read_json(settings.hierarchy)
+    return {"format": FORMAT, "attack": repr(settings.attack), "hierarchy": hierarchy}
 
 
 def _plain(settings: Neurons) -> dict:

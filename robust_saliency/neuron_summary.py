@@ -69,7 +69,7 @@ def _layer(subject: Subject, settings: Neurons, layer: Layer, units: Units) -> d
     return counts | {
         "mixed": int((units.kinds == MIXED).sum()),
         "detectors": int(detects.sum()),
-        "above_chance": int((detects & ~(units.best <= units.by_chance)).sum()),
+        "above_chance": None if chance is None else int((detects & ~(units.best <= units.by_chance)).sum()),
         "unique": int(np.sum(found.unique)),
         "chance_detectors": chance,
         "chance_unique": chance_unique,

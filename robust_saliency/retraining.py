@@ -21,7 +21,7 @@ def experiment_of(experiment: Experiment, like: Experiment, seed: int) -> Experi
     settings, plain = experiment.roar, experiment.plain
     changed = {"guard_drop": 0.0, "trainable": [], "batch_norm": "train"}
     changed |= {"epochs": settings.epochs} if settings.epochs else {}
-    changed |= {"best_metric": ""} if like.train.best_metric.startswith("robust") else {}
+    changed |= {"best_metric": ""} if "robust" in like.train.best_metric else {}
     sections = {
         "seed": seed,
         "objective": {**plain["objective"], "name": settings.objective, "wrappers": []},
@@ -38,6 +38,12 @@ def identity(experiment: Experiment) -> str:
     """All that the weights of a retraining depend on, but for its images: equal for equal training of any two runs."""
     methods = [(method.name, method.spec) for method in (experiment.model, experiment.objective)]
     return repr((experiment.seed, experiment.data, *methods, experiment.optimizer, experiment.train))
+
+
+def _seconds(place: str) -> float:
+    """Of training; 0 where it was killed behind its last checkpoint, before it could say so."""
+    path = os.path.join(place, "training.json")
+    return records.read_json(path)["seconds"] if os.path.exists(path) else 0.0
 
 
 def tested(experiment: Experiment, data: data_lib.Data, place: str, path: str, kept: dict) -> None:
@@ -58,7 +64,6 @@ def tested(experiment: Experiment, data: data_lib.Data, place: str, path: str, k
         parts.append(np.asarray(programs.predict(variables, batch)["correct"])[rows["valid"]] > 0)
     held = data.test.gather(np.arange(len(data.test)))
     facts = {name: held[name] for name in ("id", "label", "group") if name in held}
-    took = records.read_json(os.path.join(place, "training.json"))
-    facts |= {"correct": np.concatenate(parts), "step": step, "seconds": took["seconds"]}
+    facts |= {"correct": np.concatenate(parts), "step": step, "seconds": _seconds(place)}
     records.write_npz(path, facts | kept)
     shutil.rmtree(place)

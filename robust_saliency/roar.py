@@ -39,9 +39,9 @@ from robust_saliency import data as data_lib
 from robust_saliency import report as report_lib
 from robust_saliency.config import Experiment, parse
 from robust_saliency.config_sections import Roar
-from robust_saliency.initialise import TRAINED
 from robust_saliency.progress import say
-from robust_saliency.roar_images import MASKS_ALONE, SPLITS, Subject, changed, maps_of, subject_of
+from robust_saliency.roar_images import MASKS_ALONE, SPLITS, Subject, changed, fingerprints, maps_of, subject_of
+from robust_saliency.train import Diverged
 
 WHOLE = "whole image"  # of which nothing is removed: where every curve begins
 
@@ -66,6 +66,7 @@ def roar(plain: Mapping, workdir: str) -> str:
     parse(_without_study(plain))  # what is wrong in the config is told before what is wrong with the workdir
     with workdirs.Workdir(workdir, create=False):
         runs = _runs(plain, workdir)
+        study_runs.common([run for run, _ in runs], "roar")
         folder = os.path.join(workdir, "roar")
         described, rows = [], []
         for number, (run, like) in enumerate(runs, start=1):
@@ -74,7 +75,9 @@ def roar(plain: Mapping, workdir: str) -> str:
             settings = run.experiment.roar
             trainings = [retraining.experiment_of(run.experiment, like, seed) for seed in range(settings.retrainings)]
             jobs = jobs_of(settings, [*settings.methods, *subject.floors])
-            paths = {job: _path(folder, job, run, subject, trainings[job.seed]) for job in jobs}
+            of_data, of_weights = fingerprints(subject)
+            known = {"data": of_data, "weights": of_weights}
+            paths = {job: _path(folder, job, subject, trainings[job.seed], known) for job in jobs}
             _retrain(subject, trainings, paths, folder)
             rows += [_row(run.name, job, path, folder) for job, path in paths.items()]
             described.append(_described(run, subject, trainings[0]))
@@ -129,19 +132,21 @@ def _retrain(subject: Subject, trainings: list[Experiment], paths: dict[Job, str
                 say(f"retraining {next(numbers)} of {len(missing)}: {_words(job)}")
                 name = os.path.basename(paths[job]).removesuffix(".npz")
                 place = os.path.join(folder, "training", name)
-                retraining.tested(trainings[job.seed], images, place, paths[job], {"empty_maps": empty})
+                try:
+                    retraining.tested(trainings[job.seed], images, place, paths[job], {"empty_maps": empty})
+                except Diverged as error:
+                    raise ValueError(f"The retraining of {_words(job)}: {error}") from error
 
 
-def _path(folder: str, job: Job, run: study_runs.Run, subject: Subject, training: Experiment) -> str:
+def _path(folder: str, job: Job, subject: Subject, training: Experiment, known: dict[str, str]) -> str:
     """Where the result of a retraining lies: named by all that it depends on, so that what is there is right."""
     settings, plain = subject.experiment.roar, subject.experiment.plain
-    by = {"training": retraining.identity(training), "job": job}
+    by = {"training": retraining.identity(training), "job": job, "data": known["data"]}
     if job.map != WHOLE:
         by |= {"removal": repr((settings.sign, settings.baseline))}
     if job.map in settings.methods:
-        weights = {name: plain.get(name) for name in (*TRAINED, "data")}
-        explained = [settings.explained, plain["evaluation"]["maps"][job.map]]
-        by |= {"of": [run.about["dir"], subject.step, weights, *explained]}
+        network = [known["weights"], repr(subject.experiment.model)]
+        by |= {"of": [*network, settings.explained, plain["evaluation"]["maps"][job.map]]}
     digest = hashlib.sha256(json.dumps(by, sort_keys=True).encode()).hexdigest()[:12]
     return os.path.join(folder, "retrainings", f"{job.map}_{job.mode}_{job.fraction:g}_seed{job.seed}_{digest}.npz")
 

@@ -1,7 +1,8 @@
 """The images that ROAR and KAR retrain on: the maps of all three splits, made once, and what is left of the images."""
 
 import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -52,7 +53,12 @@ class Subject(NamedTuple):
 
     @property
     def chance(self) -> float:
-        """Accuracy on the test images where nothing is left of an image: of the commonest class of training."""
+        """Accuracy on the test images where nothing is left of an image: of the commonest class of training.
+
+        Where training sees all classes equally often there is none: the mean over the class that may be named.
+        """
+        if self.experiment.data.class_balanced:
+            return 1 / len(self.data.class_names)
         return float(np.mean(self.data.test.labels == np.bincount(self.data.train.labels).argmax()))
 
 
@@ -60,6 +66,7 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> Sub
     """The network in ``workdir``; ValueError where the config says of it what is not true, or it saw test images."""
     classifier, variables, described, step = initialise.load_described(workdir, experiment.evaluation.step)
     initialise.check_unchanged(described, experiment.plain)
+    initialise.check_fits(described, data)
     data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
     held = [getattr(data, split).gather(np.arange(1)) for split in SPLITS]
     oracle = next((name for name in ORACLES if all(f"{name}_mask" in rows for rows in held)), "")
@@ -69,6 +76,21 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> Sub
     size = experiment.evaluation.batch_size
     mesh = sharding.make_mesh(experiment.num_devices, size, "config.evaluation.batch_size")
     return Subject(experiment, data, classifier, sharding.put_replicated(variables, mesh), step, oracle, mesh)
+
+
+def fingerprints(subject: Subject) -> tuple[str, str]:
+    """Of the images, labels and ids of all splits, and of the weights: equal where these are."""
+    held = [getattr(subject.data, split).arrays for split in SPLITS]
+    images = (arrays[name] for arrays in held for name in ("image", "label", "id"))
+    return _digest(images), _digest(jax.device_get(jax.tree.leaves(subject.variables)))
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array))
+    return found.hexdigest()
 
 
 def _in_memory(split: data_lib.Split, fields: tuple[str, ...]) -> MemorySplit:

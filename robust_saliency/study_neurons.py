@@ -16,6 +16,7 @@ def study_neurons(plain: Mapping, workdir: str) -> str:
     """
     with workdirs.Workdir(workdir, create=False):
         runs = study_runs.finished(plain, workdir)
+        study_runs.common(runs, "neurons", ignore=("batch_size",))
         for number, run in enumerate(runs, start=1):
             done = neuron_report.is_done(run.experiment, run.place)
             say(f"run {number} of {len(runs)}: {run.name}{': its report is there' if done else ''}")

@@ -13,7 +13,7 @@ from robust_saliency import report as report_lib
 from robust_saliency.config_sections import Robustness
 from robust_saliency.progress import say
 from robust_saliency.robustness_facts import Subject, budget, transferable
-from robust_saliency.study_runs import Run, finished
+from robust_saliency.study_runs import Run, common, finished
 from robust_saliency.transfer_checks import white_box_beats_transfer
 
 ATTACK = "apgd-ce"  # whose adversaries, after all its steps, are shown to every run
@@ -28,7 +28,8 @@ def study_robustness(plain: Mapping, workdir: str) -> str:
     """
     with workdirs.Workdir(workdir, create=False), jax.default_matmul_precision("highest"):
         runs = finished(plain, workdir)
-        settings = _common_settings(runs)
+        common(runs, "robustness", ignore=("batch_size",))
+        settings = runs[0].experiment.robustness
         done = [_is_done(run) for run in runs]
         for number, (run, is_done) in enumerate(zip(runs, done, strict=True), start=1):
             say(f"run {number} of {len(runs)}: {run.name}{': its report is there' if is_done else ''}")
@@ -40,20 +41,6 @@ def study_robustness(plain: Mapping, workdir: str) -> str:
         described["transfer_seconds"] = time.monotonic() - began
         records.write_json(os.path.join(folder, "robustness.json"), described)
         return str(report_lib.study_robustness_page(workdir))
-
-
-def _common_settings(runs: list[Run]) -> Robustness:
-    """What all runs are attacked with: adversaries of another epsilon could not be compared."""
-    first = runs[0].experiment
-    for run in runs[1:]:
-        sections = (experiment.plain.get("robustness", {}) for experiment in (first, run.experiment))
-        lines = workdirs.differences(*sections, ignore=("batch_size",))
-        if lines:
-            raise ValueError(
-                f"config.robustness must be the same for every run of a study ({runs[0].name} -> {run.name}):\n"
-                + "\n".join(lines)
-            )
-    return first.robustness
 
 
 def _is_done(run: Run) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from robust_saliency import data as data_lib
-from robust_saliency import records, study
+from robust_saliency import records, study, workdirs
 from robust_saliency.config import Experiment
 
 
@@ -17,6 +17,18 @@ class Run(NamedTuple):
     experiment: Experiment
     place: str
     data: data_lib.Data
+
+
+def common(runs: list[Run], section: str, ignore: tuple[str, ...] = ()) -> None:
+    """ValueError where ``config.<section>`` is not the same for all runs: what it measures could not be compared."""
+    for run in runs[1:]:
+        both = (each.experiment.plain.get(section, {}) for each in (runs[0], run))
+        lines = workdirs.differences(*both, ignore=ignore)
+        if lines:
+            raise ValueError(
+                f"config.{section} must be the same for every run of a study ({runs[0].name} -> {run.name}):\n"
+                + "\n".join(lines)
+            )
 
 
 def finished(plain: Mapping, workdir: str) -> list[Run]:

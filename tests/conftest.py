@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-# What takes time here is the compilation of many programs that hardly run. These flags make it take a third, and the
-# programs no slower. Flags of the environment come after them and so hold: see CONTRIBUTING.md.
-_QUICK_TO_COMPILE = (
-    "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
-os.environ["XLA_FLAGS"] = f"{_QUICK_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
+# What takes time here is the compilation of many programs that hardly run. These flags make it take half, and the
+# programs no slower. LLVM optimises as ever: at a lower level sums round otherwise, and what is exact is not. Flags of
+# the environment come after these and so hold: see CONTRIBUTING.md.
+_QUICK_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if jax.__version_info__[:2] == (0, 10):  # a flag that XLA does not know ends the process
+    os.environ["XLA_FLAGS"] = f"{_QUICK_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -108,8 +108,8 @@ def test_what_only_a_whole_training_has_is_left_out_of_a_step(monkeypatch):
 
 
 def test_an_objective_that_the_attack_does_not_suit_has_no_row_and_its_reason(capsys, monkeypatch):
-    monkeypatch.setattr(objectives, "OBJECTIVES", {"trades": objectives.OBJECTIVES["trades"]})
     settings = {"batch_size": 4, "repetitions": 1, "attack": {"start": "none", "num_steps": 1}}
     experiment = tiny.experiment(benchmark=settings)
+    monkeypatch.setattr(objectives, "OBJECTIVES", {"trades": objectives.OBJECTIVES["trades"]})
     assert benchmark_training.rows(experiment, sharding.make_mesh(2, 4, "batch_size")) == []
     assert "no training step of trades: " in capsys.readouterr().err

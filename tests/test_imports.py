@@ -92,7 +92,8 @@ MAY_IMPORT = {
     "study_neurons": BUILD | {"study_runs", "neuron_report", "report"},
     "retraining": BUILD | {"train", "evaluate_programs"},
     "roar_images": BUILD | {"evaluate_blind", "evaluate_programs"},
-    "roar": BUILD | {"descriptions", "retraining", "roar_images", "statistics", "study", "study_runs", "report"},
+    "roar": BUILD
+    | {"train", "descriptions", "retraining", "roar_images", "statistics", "study", "study_runs", "report"},
     "study_robustness": BUILD
     | {"study_runs", "robustness", "robustness_facts", "survivors", "transfer", "transfer_checks", "report"},
 }

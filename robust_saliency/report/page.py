@@ -107,6 +107,7 @@ def _randomisation(study: Study) -> dict | None:
         "figures": randomisation.figures(study),
         "num_images": randomisation.num_images(study),
         "settings": randomisation.settings(study),
+        "undefined": randomisation.undefined(study),
     }
 
 

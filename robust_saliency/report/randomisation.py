@@ -24,7 +24,10 @@ def figures(study: Study) -> list[Picture]:
 
 
 def table(study: Study) -> Table | None:
-    """Mean similarity over all points but the first, of each run and method, with its interval; an order a section."""
+    """Mean similarity over the points with fresh weights, of each run and method; an order a section.
+
+    What has no value (a map of the fresh network that is zero) is left out; :func:`undefined` counts it.
+    """
     orders = _orders(study)
     if not orders:
         return None
@@ -38,6 +41,18 @@ def table(study: Study) -> Table | None:
 
 def settings(study: Study) -> list[str]:
     return [f"{about['description']} {settings_of(about)}".strip() for about in _orders(study).values()]
+
+
+def undefined(study: Study) -> list[tuple[str, int, int]]:
+    """``(method, how many, of how many)`` similarities with fresh weights have no value, over all runs and orders."""
+    found = []
+    for method in study.explaining_methods:
+        values = [
+            _pooled(study.of(label), order, method)[0][:, 1:] for label in study.labels for order in _orders(study)
+        ]
+        missing = sum(int(np.isnan(part).sum()) for part in values)
+        found += [(method, missing, sum(part.size for part in values))] if missing else []
+    return found
 
 
 def num_images(study: Study) -> int:

@@ -33,7 +33,7 @@ def render(folder: str | Path) -> str:
         runs=[_run(run, verdicts) for run in runs],
         num_claims=len(verdicts),
         removed=_removed(about["settings"]["baseline"]),
-        duration=numbers.duration(sum(run.seconds for run in runs)),
+        duration=numbers.duration(sum(dict(pair for run in runs for pair in run.seconds.items()).values())),
     )
 
 

@@ -25,14 +25,15 @@ _FLIPS_A_CLAIM = 2000
 class Retrained:
     """Of one run: correct ``[S, N]`` (seeds, images) by (map, mode, fraction); group of each image; facts of the run.
 
-    empty: by map how many of the train, validation and test maps said nothing, so that random pixels went.
+    empty: by map how many of the train, validation and test maps said nothing, so that random pixels went. seconds: of
+    training, by file; runs of a study share files.
     """
 
     about: dict
     correct: Mapping[tuple[str, str, float], np.ndarray]
     groups: np.ndarray
     empty: Mapping[str, list[int]]
-    seconds: float
+    seconds: Mapping[str, float]
 
     @property
     def maps(self) -> list[str]:
@@ -104,7 +105,7 @@ def _run(about: dict, load, rows: Mapping[str, np.ndarray]) -> Retrained:
         empty[str(label)] = held["empty_maps"].tolist()
     first = next(iter(files.values()))
     correct = {key: np.stack(values) for key, values in found.items()}
-    seconds = sum(float(held["seconds"]) for held in files.values())
+    seconds = {name: float(held["seconds"]) for name, held in files.items()}
     return Retrained(about, correct, first.get("group", first["id"]), empty, seconds)
 
 

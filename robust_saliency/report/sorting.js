@@ -32,6 +32,7 @@
   };
 
   const sorted = (part, column, sign) => {
+    if (part.length < 2) return part; // a section has no cells to be read
     const keys = new Map(part.map((block) => [block, shown(block.rows[0].cells[column])]));
     const known = part.filter((block) => !NOTHING.has(keys.get(block)));
     const numeric = known.every((block) => !Number.isNaN(number(keys.get(block))));
@@ -55,11 +56,11 @@
       const turns = lowFirst ? ["none", "ascending", "descending"] : ["none", "descending", "ascending"];
       button.addEventListener("click", () => {
         const turn = turns[(turns.indexOf(head.getAttribute("aria-sort") ?? "none") + 1) % 3];
-        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-        if (turn !== "none") head.setAttribute("aria-sort", turn);
         const sign = { none: 0, ascending: 1, descending: -1 }[turn];
         const now = sign ? parts.map((part) => sorted(part, head.cellIndex, sign)) : parts;
         body.append(...now.flat().flatMap((block) => block.rows));
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        if (turn !== "none") head.setAttribute("aria-sort", turn);
       });
     }
   };

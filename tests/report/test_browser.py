@@ -81,7 +81,9 @@ SORTS = [
     ("maps gradient", 4),
     ("maps gradient", 0),
     ("overview", 1),
+    ("overview", 3),
     ("scores 1", 1),
+    ("scores 1", 2),
     ("tests", 6),
 ]
 

@@ -48,6 +48,8 @@ def test_the_table_holds_the_mean_over_the_points_with_fresh_weights(plain, tmp_
     rows = {header[0]: cells for _, header, cells in Page(html).rows("randomisation", "run")}
     assert rows["standard"][0]["value"] == "0.300" and rows["linf"][1]["value"] == "0.600"
     assert "made again for 10 images" in html
+    # One of ten images in three points of two runs.
+    assert "gradient 6 of 60, input_x_gradient 6 of 60. Points of one curve" in html
     alts = re.findall(r'alt="(Similarity of gradient maps[^"]*)"', html)
     assert (tmp_path / "copy" / "report" / "randomisation_gradient.png").stat().st_size > 5000
     assert len(alts) == 1 and "linf cascading 1.000 0.800 0.600 0.400" in alts[0]
