@@ -140,6 +140,37 @@ def test_what_a_kill_left_is_kept_and_the_rest_goes_on(trained, retrained, capfd
     assert page.read_bytes() == before
 
 
+def test_results_are_of_these_images_and_these_weights(trained):
+    """Another folder behind the same config, or a network trained again to the same step, has results of its own."""
+    subject = roar_images.subject_of(config.parse(plain()), str(trained), PLANTED)
+    images, weights = roar_images.fingerprints(subject)
+    assert (images, weights) == roar_images.fingerprints(subject)
+    other = subject._replace(data=subject.data._replace(test=drawn(NUM_TEST, 3)))
+    assert roar_images.fingerprints(other)[0] != images and roar_images.fingerprints(other)[1] == weights
+    moved = subject._replace(variables=jax.tree.map(lambda leaf: leaf + 1e-3, subject.variables))
+    assert roar_images.fingerprints(moved)[0] == images and roar_images.fingerprints(moved)[1] != weights
+
+
+def test_with_nothing_left_a_balanced_training_names_any_class(trained):
+    subject = roar_images.subject_of(config.parse(plain()), str(trained), PLANTED)
+    commonest = np.bincount(PLANTED.train.labels).argmax()
+    assert subject.chance == np.mean(PLANTED.test.labels == commonest) != 0.5
+    balanced = subject.experiment._replace(data=dataclasses.replace(subject.experiment.data, class_balanced=True))
+    assert subject._replace(experiment=balanced).chance == 0.5
+
+
+def test_a_network_of_other_images_is_refused(trained):
+    smaller = PLANTED._replace(image_shape=(SIDE, SIDE + 1, 1))
+    with pytest.raises(ValueError, match=r"was trained on images \(8, 8, 1\)"):
+        roar_images.subject_of(config.parse(plain()), str(trained), smaller)
+
+
+def test_a_kill_behind_the_last_checkpoint_costs_the_time_alone(tmp_path):
+    assert retraining._seconds(str(tmp_path)) == 0
+    records.write_json(tmp_path / "training.json", {"seconds": 2.5})
+    assert retraining._seconds(str(tmp_path)) == 2.5
+
+
 def test_images_that_are_right_are_kept_one_by_one_with_the_interval_of_their_share(trained, retrained):
     *_, rows = retrained
     for name, share, low, high in zip(rows["file"], rows["accuracy"], rows["low"], rows["high"], strict=True):
@@ -177,7 +208,7 @@ def test_maps_are_of_the_class_asked_for(trained, explained):
 def test_a_run_is_retrained_from_random_weights_without_what_only_its_own_regime_needs():
     changes = {"objective": {"name": "adversarial", "wrappers": ["awp"]}, "schedules": {"epsilon": {"until": 0.5}},
                "init_from": {"workdir": "../standard"}, "optimizer": {"learning_rate": 0.5},
-               "train": {"guard_drop": 0.1, "trainable": ["^params/logits"], "best_metric": "robust_loss"},
+               "train": {"guard_drop": 0.1, "trainable": ["^params/logits"], "best_metric": "balanced_robust_accuracy"},
                "phases": [{"label": "a", "init_step": "best", "overrides": {"train": {"epochs": 9}}},
                           {"label": "b", "init_step": "best", "overrides": {}}]}  # fmt: skip
     run = tiny.experiment(**changes, roar={"epochs": 3})
