@@ -33,7 +33,7 @@ def table(study: Study) -> Table | None:
         return None
     rows = []
     for order, about in orders.items():
-        rows.append(Row("section", about["title"]))
+        rows.append(Row("section", _short(about)))
         for label in study.labels:
             rows.append(Row("run", label, [_cell(study.of(label), order, m) for m in study.explaining_methods], label))
     return Table("randomisation", "Run", [Head(method, "lower") for method in study.explaining_methods], rows)
@@ -67,6 +67,10 @@ def _orders(study: Study) -> dict[str, dict]:
     return orders[0] if all(other == orders[0] for other in orders) else {}
 
 
+def _short(about: dict) -> str:
+    return about["title"].removeprefix("Parameter randomisation, ")
+
+
 def _figure(study: Study, method: str, orders: dict[str, dict]) -> Picture:
     figure, panels = start_figure(len(orders))
     # Names of layers stand upright below the axis.
@@ -84,7 +88,7 @@ def _figure(study: Study, method: str, orders: dict[str, dict]) -> Picture:
         panel.axhline(0, color="#5b636d", linewidth=0.8)
         panel.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
         panel.set_ylim(min(-0.1, panel.get_ylim()[0]), 1.05)
-        panel.set_title(about["title"].removeprefix("Parameter randomisation, "), loc="left", fontsize=10)
+        panel.set_title(_short(about), loc="left", fontsize=10)
         panel.legend(frameon=False)
     panels[0].set_ylabel("similarity to the trained map")
     return Picture(
