@@ -347,8 +347,12 @@ def test_of_a_study_every_run_once_and_one_table_of_all(tmp_path, monkeypatch, c
     study_neurons.study_neurons({"title": "Two"}, str(tmp_path))
     assert "run 2 of 2: linf: its report is there" in capfd.readouterr().err
     runs[1] = runs[1]._replace(experiment=tiny.experiment(neurons={**SETTINGS, "num_top": 3}))
+    with pytest.raises(ValueError, match=r"neurons must be the same for every run of a study \(standard -> linf\):\n"):
+        study_neurons.study_neurons({"title": "Two"}, str(tmp_path))
+    runs[0] = runs[0]._replace(experiment=runs[1].experiment)
     study_neurons.study_neurons({"title": "Two"}, str(tmp_path))
-    assert "run 1 of 2: standard: its report is there\nrun 2 of 2: linf\n" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "run 1 of 2: standard\n" in said and "run 2 of 2: linf\n" in said
 
 
 def test_the_config_says_each_setting_once():
