@@ -52,7 +52,7 @@ class MapAttack:
     mean square of the shares); theirs is Adam without a ball, in the place of which stand PGD and APGD.
     """
 
-    attack: PGD | APGD = APGD(unroll=False)
+    attack: PGD | APGD = APGD()
     saliency: MapSpec = Gradient()
     distance: str = "top_k"
     k: int = 100

@@ -12,7 +12,7 @@ from robust_saliency import data as data_lib
 from robust_saliency.config_sections import Neurons
 from robust_saliency.neurons import ascent
 
-STEPS_A_CALL = 10  # of an ascent: unrolled, for CPU
+STEPS_A_CALL = 10  # of an ascent, so that progress shows
 
 
 class Programs(NamedTuple):
@@ -83,9 +83,7 @@ def make_programs(classifier: models.Classifier, layers: tuple[str, ...], settin
 
 def _ascend(classifier: models.Classifier, layer: str, settings: Neurons) -> Callable:
     box = threat.Threat(norm="l2", epsilon=float("inf"))
-    spec = neurons.Ascent(
-        threat=box, step_size=settings.ascent_step_size, num_steps=settings.ascent_steps, decay=1.0, unroll=True
-    )
+    spec = neurons.Ascent(threat=box, step_size=settings.ascent_step_size, num_steps=settings.ascent_steps, decay=1.0)
 
     def ascend(variables, state, units, num_steps):
         return ascent.advance(neurons.unit_score(classifier.logits_fn(variables), layer, units), state, spec, num_steps)

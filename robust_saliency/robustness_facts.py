@@ -103,7 +103,6 @@ def plans(settings: Robustness, num_classes: int) -> dict[str, tuple[stages.Stag
         steps=settings.steps,
         num_queries=settings.num_queries,
         num_targets=settings.num_targets,
-        unroll=True,
     )
 
     def plan(spec: Any) -> tuple[stages.Stage, ...]:

@@ -81,7 +81,7 @@ def _fooled_by_noise(logits_fn, keys, images, labels, settings: Robustness):
 def _losses_on_the_way(logits_fn, keys, images, labels, settings: Robustness):
     """Margins after some steps of one long PGD, and its last cross-entropy: whether more steps were needed."""
     step_size = 2.5 / LOSS_STEPS[-1] * settings.threat.epsilon
-    spec = attacks.PGD(threat=settings.threat, num_steps=LOSS_STEPS[-1], step_size=step_size, unroll=False)
+    spec = attacks.PGD(threat=settings.threat, num_steps=LOSS_STEPS[-1], step_size=step_size)
     pieces = attacks.iterated(spec)
 
     def loss_fn(x):

@@ -100,7 +100,7 @@ def smooth_pgd(problem: dict, label: str) -> dict:
 def autoattack(classifier, variables, held: dict) -> dict:
     batch_size = min(128, len(held["label"]))
     mesh = sharding.make_mesh(0, batch_size, "batch size")
-    spec = attacks.AutoAttack(threat=Threat(norm="linf", epsilon=BUDGETS["linf"]), unroll=True)
+    spec = attacks.AutoAttack(threat=Threat(norm="linf", epsilon=BUDGETS["linf"]))
     began = time.monotonic()
     found = survivors.attack(
         classifier.logits_fn,

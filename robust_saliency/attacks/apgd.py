@@ -46,7 +46,7 @@ class APGD:
     shrink_epsilon: bool = False
     rho: Scalar = 0.75
     momentum: Scalar = 0.75
-    unroll: bool = True
+    unroll: bool = False
 
     def __post_init__(self):
         checks.one_of("start", self.start, threat.STARTS)

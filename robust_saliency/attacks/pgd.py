@@ -37,9 +37,9 @@ class PGD:
     num_restarts: runs side by side from as many starts; for each example the one of highest loss counts.
     init: images ``[B, H, W, C]`` to start from, in the place of ``start``; None = none.
     eot_samples: of a random loss, draws a step, see :mod:`robust_saliency.attacks.eot`; 0 = the loss is not random.
-    unroll: unrolled steps are several times faster on CPU (XLA runs the gradient of a convolution inside a loop with a
-        slow kernel); rolled ones compile faster and are right for GPU and TPU. Unroll about ten steps at most and
-        continue with :func:`advance`.
+    unroll: a Python loop over the steps, about ten at most, in the place of a compiled one. Right on CPU alone, and
+        there for a network with convolutions of jax's own: XLA runs their gradients in a loop with a slow kernel. Those
+        of :mod:`robust_saliency.models.convolution`, which the bundled networks are made of, need it nowhere.
     """
 
     threat: Threat = Threat()
@@ -55,7 +55,7 @@ class PGD:
     num_restarts: int = 1
     init: Array | None = None
     eot_samples: int = 0
-    unroll: bool = True
+    unroll: bool = False
 
     def __post_init__(self):
         checks.one_of("start", self.start, threat.STARTS)

@@ -6,6 +6,7 @@ from robust_saliency.models import plain_cnn, resnet, small_cnn
 from robust_saliency.models.activations import ACTIVATIONS, activation, softplus
 from robust_saliency.models.backward import backward_through
 from robust_saliency.models.classifier import MODES, Classifier, Output, Variables, with_frozen_statistics
+from robust_saliency.models.convolution import conv_general_dilated
 from robust_saliency.models.linen import from_linen
 from robust_saliency.models.nnx import from_nnx
 from robust_saliency.models.plain_cnn import KIM, LLORENTE, VGG11ISH, PlainCNN
@@ -47,6 +48,7 @@ __all__ = [
     "activation",
     "average_pool",
     "backward_through",
+    "conv_general_dilated",
     "from_linen",
     "from_nnx",
     "make",

@@ -26,8 +26,7 @@ class Ascent:
         that does not get shorter circles around a maximum.
     start: 'none', or 'gaussian': the images under noise of deviation ``start_scale``. Noise around grey, as published,
         is grey images and a gaussian start.
-    unroll: as of an attack: unrolled steps are faster on CPU, about ten at most; :func:`advance` goes on. Rolled steps
-        compile once.
+    unroll: as of an attack.
     """
 
     threat: Threat = Threat(norm="l2", epsilon=math.inf)

@@ -17,10 +17,11 @@ from robust_saliency.types import Array, Images, LogitsFn, spec
 class ClassesSpec(MapSpec):
     """What a saliency spec with a backward pass for each class adds.
 
-    unroll: a Python loop over the classes or, when False, ``lax.scan``, which compiles one pass and suits GPU and TPU.
+    unroll: a Python loop over the classes in the place of ``lax.scan``, which compiles one pass; see
+        :class:`robust_saliency.attacks.PGD`.
     """
 
-    unroll: bool = True
+    unroll: bool = False
 
 
 def num_classes(logits_fn: LogitsFn, images: Images, score: str) -> int:

@@ -22,13 +22,13 @@ class PassesSpec(MapSpec):
     chunk_size: points of each image evaluated in one pass, so that a pass holds chunk_size * B images; 0 takes as many
         as ``max_images`` allows. The result does not depend on it, but for rounding.
     max_images: images in one pass when chunk_size is 0; a batch above it goes one point at a time.
-    unroll: a Python loop over the passes (XLA on CPU is several times slower on convolution gradients inside a loop of
-        its own) or, when False, ``lax.scan``, which compiles one pass and suits GPU and TPU.
+    unroll: a Python loop over the passes in the place of ``lax.scan``, which compiles one pass; see
+        :class:`robust_saliency.attacks.PGD`.
     """
 
     chunk_size: int = 0
     max_images: int = 256
-    unroll: bool = True
+    unroll: bool = False
 
     def __post_init__(self):
         super().__post_init__()

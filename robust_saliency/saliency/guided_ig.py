@@ -24,7 +24,7 @@ class GuidedIG(MapSpec):
     fraction: Scalar = 0.25
     max_distance: Scalar = 0.02
     baseline: Baseline = Baseline()
-    unroll: bool = True
+    unroll: bool = False
 
     def __post_init__(self):
         super().__post_init__()

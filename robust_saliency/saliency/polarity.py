@@ -50,7 +50,7 @@ class Active(_Rivalry):
     """The gradient of the label where no other class has a larger one, 0 elsewhere.
 
     ties: of entries that another class shares: 'dropped' or 'kept'.
-    unroll: a Python loop over the classes or, when False, ``lax.scan``, which suits GPU and TPU.
+    unroll: see :class:`robust_saliency.attacks.PGD`.
 
     The defaults are the authors' code, ties='dropped', sign='abs', channels='max_abs': it takes the absolute value
     after the comparison, so that a negative gradient counts where it is the least negative of all. Equation 5 of the

@@ -1,0 +1,157 @@
+"""Values and derivatives of any order are those of jax; the order of the axes inside a loop is XLA's fast one."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robust_saliency import attacks, losses, models
+from robust_saliency.models.convolution import AXES, CONVOLUTION, conv_general_dilated
+
+# (height, width), kernel, strides, padding: overlapping, of one pixel, not square, with a rest, uneven, cropping
+WINDOWS = [
+    ((9, 8), (3, 3), (1, 1), "SAME"),
+    ((7, 7), (3, 3), (2, 2), ((1, 1), (1, 1))),
+    ((8, 7), (1, 1), (2, 2), "VALID"),
+    ((9, 8), (5, 2), (3, 1), "SAME"),
+    ((8, 8), (2, 3), (3, 2), ((-1, 0), (2, 4))),
+]
+
+
+def ours(x, k, *window):
+    return conv_general_dilated(x, k, *window, dimension_numbers=AXES)
+
+
+def theirs(x, k, *window):
+    return jax.lax.conv_general_dilated(x, k, *window, dimension_numbers=AXES)
+
+
+def derivatives(conv, window):
+    """Everything that research code takes of a convolution, from the value to mixed second derivatives."""
+
+    def score(x, k):
+        return jnp.sum(jnp.sin(conv(x, k, *window)))
+
+    def gradient(x, k):
+        return jax.grad(score, (0, 1))(x, k)
+
+    def slope(x, k):
+        return sum(jnp.sum(jnp.cos(part)) for part in gradient(x, k))
+
+    @jax.jit
+    def all_of(x, k):
+        return {
+            "value": conv(x, k, *window),
+            "gradient": gradient(x, k),
+            "second": jax.grad(slope, (0, 1))(x, k),
+            "forward over reverse": jax.jvp(gradient, (x, k), (0.3 * x, 0.2 * k)),
+            "an image at a time": jax.vmap(lambda x: gradient(x[None], k))(x),
+            "gradient of vmap": jax.grad(lambda x: jnp.sum(jax.vmap(lambda x: score(x[None], k))(x)))(x),
+            "several kernels": jax.vmap(lambda k: gradient(x, k))(jnp.stack([k, 2 * k])),
+            "both": jax.vmap(gradient, (0, 0))(jnp.stack([x, -x]), jnp.stack([k, 2 * k])),
+            "second axis": jax.vmap(lambda x: conv(x, k, *window), 1)(jnp.stack([x, -x], 1)),
+        }
+
+    return all_of
+
+
+@pytest.mark.parametrize(("size", "kernel", "strides", "padding"), WINDOWS, ids=str)
+def test_values_and_all_derivatives_are_those_of_jax(size, kernel, strides, padding, rng):
+    x, k = (rng.normal(size=shape).astype(np.float32) for shape in ((2, *size, 3), (*kernel, 3, 4)))
+    found, expected = (derivatives(conv, (strides, padding))(x, k) for conv in (ours, theirs))
+    for (path, value), other in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(value, other, atol=2e-5 * np.abs(other).max(), err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (jnp.float32, {"feature_group_count": 2}),
+        (jnp.float32, {"rhs_dilation": (2, 2)}),
+        (jnp.float32, {"lhs_dilation": (2, 1)}),
+        (jnp.bfloat16, {"preferred_element_type": jnp.float32}),
+        (jnp.float32, {"dimension_numbers": ("NCHW", "HWIO", "NCHW")}),
+        (jnp.float32, {"dimension_numbers": None}),
+    ],
+    ids=str,
+)
+def test_what_it_does_not_write_itself_is_left_to_jax(dtype, options, rng):
+    """Four channels on either axis, and a kernel that fits all of these."""
+    groups = options.get("feature_group_count", 1)
+    x, k = (jnp.asarray(rng.normal(size=shape), dtype) for shape in ((2, 4, 4, 4), (4, 4, 4 // groups, 4)))
+    options = {"dimension_numbers": AXES} | options
+    window = (1, 1), ((3, 3), (3, 3))
+    assert CONVOLUTION.name not in str(
+        jax.make_jaxpr(lambda x, k: conv_general_dilated(x, k, *window, **options))(x, k)
+    )
+    found, expected = (conv(x, k, *window, **options) for conv in (conv_general_dilated, jax.lax.conv_general_dilated))
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype
+
+
+def test_half_precision_stays_half(rng):
+    x, k = jnp.ones((1, 4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 2, 3), jnp.bfloat16)
+    value, back = jax.vjp(lambda x, k: ours(x, k, (1, 1), "SAME"), x, k)
+    assert {value.dtype, *(part.dtype for part in back(value))} == {jnp.dtype(jnp.bfloat16)}
+    assert value[0, 1, 1, 0] == 18
+
+
+def layouts(program, *args):
+    return set(re.findall(r"dim_labels=(\w+)", jax.jit(program).lower(*args).compile().as_text()))
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_inside_a_loop_every_convolution_of_the_networks_has_the_order_of_the_fast_kernel(name, rng):
+    """With jax's own ``01oi`` and ``f01b`` come up there, up to 50 times slower.
+
+    Images of 64 pixels: where fewer than a kernel's are left, XLA takes the kernel for the image and the image for the
+    kernel, in either convolution; that little costs nothing.
+    """
+    Spec, make = models.MODELS[name]
+    classifier = make(Spec(**({"width": 8} if hasattr(Spec(), "width") else {})), (64, 64, 3), 4)
+    variables = jax.eval_shape(classifier.init, jax.random.key(0))
+    images, labels = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+
+    def attacked_then_trained(variables, images, labels):
+        def loss_fn(x):
+            return losses.cross_entropy(classifier.logits_fn(variables)(x), labels)
+
+        def step(_, params):
+            loss = lambda p: loss_of(variables | {"params": p}, images, labels)  # noqa: E731
+            return jax.tree.map(lambda p, g: p - g, params, jax.grad(loss)(params))
+
+        def loss_of(variables, images, labels):
+            return losses.cross_entropy(classifier.logits_fn(variables)(images), labels).sum()
+
+        adversaries = attacks.pgd(loss_fn, jax.random.key(1), images, attacks.PGD(num_steps=3))
+        return adversaries, jax.lax.fori_loop(0, 3, step, variables["params"])
+
+    assert layouts(attacked_then_trained, variables, images, labels) == {"b01f_01io"}
+
+
+def test_jax_s_own_still_need_it(rng):
+    """When this fails XLA has mended its loops, and the file may go."""
+    x, k = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+
+    def looped(conv):
+        return lambda x, k: jax.lax.fori_loop(
+            0, 3, lambda _, x: jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, k, (1, 1), "SAME"))))(x), x
+        )
+
+    assert layouts(looped(ours), x, k) == {"b01f_01io"}
+    assert "b01f_01oi" in layouts(looped(theirs), x, k)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_on_gpu_and_tpu_the_gradients_are_those_that_jax_derives(platform):
+    shapes = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32), jax.ShapeDtypeStruct((3, 3, 3, 4), jnp.float32)
+
+    def exported(conv):
+        gradients = jax.grad(lambda x, k: jnp.sum(jnp.sin(conv(x, k, (2, 2), "SAME"))), (0, 1))
+        text = jax.export.export(jax.jit(gradients), platforms=[platform])(*shapes).mlir_module()
+        return sorted(re.findall(r"dim_numbers = \[.*?\]x\[.*?\]->\[.*?\]", text))
+
+    assert len(exported(ours)) == 3
+    assert exported(ours) == exported(theirs)
