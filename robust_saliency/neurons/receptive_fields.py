@@ -103,6 +103,9 @@ def _results(equation: JaxprEqn, operands: list[Array | _Marks]) -> list[Array |
         return [_any([_product(operands[place].array, sizes, place, params) for place in marked])]
     if name == "conv_general_dilated" and marked == [0] and params["batch_group_count"] == 1:
         return [_Marks(_convolution(marks[0], equation.invars[1].aval.shape, params))]
+    if name == "robust_saliency_convolution" and marked == [0]:  # that of the bundled networks
+        image, kernel = (variable.aval.shape for variable in equation.invars)
+        return [_Marks(_convolution(marks[0], kernel, _as_jax_says_it(params["window"], image, kernel)))]
     if name in _REARRANGING:
         moved = [_marks_of(operand) for operand in operands]
         return [_any([result]) for result in _bound(equation, moved, params)]
@@ -124,6 +127,17 @@ def _convolution(marks: Array, kernel: tuple[int, ...], params: dict) -> Array:
     marks = _windows(marks, window, (1, 1, *steps), padding, (1, 1, *holes), (1, 1, *spread))
     marks = jnp.repeat(marks, features // groups, axis=1)
     return jnp.moveaxis(marks, range(sides + 2), out_order)
+
+
+def _as_jax_says_it(window, image: tuple[int, ...], kernel: tuple[int, ...]) -> dict:
+    return {
+        "dimension_numbers": jax.lax.conv_dimension_numbers(image, kernel, ("NHWC", "HWIO", "NHWC")),
+        "feature_group_count": 1,
+        "window_strides": window.strides,
+        "padding": window.padding,
+        "lhs_dilation": (1, 1),
+        "rhs_dilation": (1, 1),
+    }
 
 
 def _product(marks: Array, shapes: list[tuple[int, ...]], place: int, params: dict) -> Array:

@@ -106,13 +106,13 @@ def layouts(program, *args):
 def test_inside_a_loop_every_convolution_of_the_networks_has_the_order_of_the_fast_kernel(name, rng):
     """With jax's own ``01oi`` and ``f01b`` come up there, up to 50 times slower.
 
-    Images of 64 pixels: where fewer than a kernel's are left, XLA takes the kernel for the image and the image for the
+    Images of 128 pixels: where fewer than a kernel's are left, XLA takes the kernel for the image and the image for the
     kernel, in either convolution; that little costs nothing.
     """
     Spec, make = models.MODELS[name]
-    classifier = make(Spec(**({"width": 8} if hasattr(Spec(), "width") else {})), (64, 64, 3), 4)
+    classifier = make(Spec(**({"width": 8} if hasattr(Spec(), "width") else {})), (128, 128, 3), 4)
     variables = jax.eval_shape(classifier.init, jax.random.key(0))
-    images, labels = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    images, labels = jax.ShapeDtypeStruct((2, 128, 128, 3), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
 
     def attacked_then_trained(variables, images, labels):
         def loss_fn(x):
