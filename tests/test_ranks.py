@@ -13,7 +13,7 @@ from robust_saliency import ranks
 
 tied_maps = hnp.arrays(np.float32, (2, 3, 4), elements=st.sampled_from([-2.0, -0.0, 0.0, 1.0, 1.5]))
 jit_places, jit_centred, jit_order = (
-    jax.jit(f) for f in (ranks.places, ranks.centred, lambda values: ranks.order(values)[0])
+    jax.jit(f) for f in (ranks.places, ranks.centred, lambda values: ranks.order(values).rank)
 )
 jit_concordance = jax.jit(ranks.concordance)
 top_share = jax.jit(ranks.top_share, static_argnums=1)
@@ -115,3 +115,42 @@ def test_concordance_of_one_pixel_and_of_a_whole_example_alone(rng):
     first, second = rng.integers(0, 9, (2, 5, 3, 4)).astype(np.float32)
     whole = np.stack(jit_concordance(first, second))
     np.testing.assert_array_equal(np.stack(jit_concordance(first[3:4], second[3:4])), whole[:, 3:4])
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied_maps, hnp.arrays(np.uint16, (2, 12), elements=st.sampled_from([0, 1, 2**16 - 1])))
+def test_ties_go_by_lots_and_then_by_place(maps, lots):
+    values = maps.reshape(2, -1)
+    found = jax.jit(ranks.order)(values, lots)
+    expected = np.stack([np.lexsort((lot, value)) for value, lot in zip(values, lots, strict=True)])
+    np.testing.assert_array_equal(found.at, expected)
+    np.testing.assert_array_equal(found.rank, np.argsort(expected, axis=1))
+    np.testing.assert_array_equal(found.ascending, np.sort(values, axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
+def test_any_numbers_in_rows_of_any_length(dtype, rng):
+    """Rows above 2^16 entries, and numbers of 64 bits, are sorted in another way."""
+    with jax.enable_x64(True):
+        for count in (1, 2, 300, 2**16 + 2):
+            values = (100 * rng.normal(size=(2, count))).astype(dtype)
+            found = jax.jit(ranks.order)(values)
+            expected = np.argsort(values, axis=1, kind="stable")
+            np.testing.assert_array_equal(found.at, expected)
+            np.testing.assert_array_equal(np.take_along_axis(np.asarray(found.rank), expected, 1)[1], np.arange(count))
+            assert found.ascending.dtype == dtype
+            np.testing.assert_array_equal(found.ascending, np.sort(values, axis=1))
+            first, last = jax.jit(ranks.places)(values[:, :, None])
+            for row, low, high in zip(values, first[..., 0], last[..., 0], strict=True):
+                np.testing.assert_array_equal(low, rankdata(row, "min") - 1)
+                np.testing.assert_array_equal(high, rankdata(row, "max") - 1)
+
+
+def test_infinities_and_nan_and_the_least_numbers():
+    tiny = np.float32(1e-45)
+    values = np.float32([[np.nan, np.inf, tiny, 0, -np.inf, -tiny, -np.nan]])
+    found = jax.jit(ranks.order)(values)
+    np.testing.assert_array_equal(found.at, [[4, 5, 3, 2, 1, 0, 6]])
+    first, last = jax.jit(ranks.places)(values[:, :, None])
+    np.testing.assert_array_equal(first[0, :, 0], [5, 4, 3, 2, 0, 1, 5])
+    np.testing.assert_array_equal(last[0, :, 0], [6, 4, 3, 2, 0, 1, 6])

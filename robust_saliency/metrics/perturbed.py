@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import checks, randomness
+from robust_saliency import checks, randomness, ranks
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps
 
 ORDERS = ("morf", "lerf")
@@ -16,15 +16,8 @@ def rank_order(maps: Array, key: Key) -> Array:
     """Place ``[B, H, W]`` of each pixel in descending order, 0 first; ties in an order drawn from ``key``."""
     checks.rank("maps", maps, 3)
     values = maps.reshape(maps.shape[0], -1)
-    lots = randomness.draw(jax.random.bits, key, values.shape, dtype=jnp.uint32)
-    positions = jnp.broadcast_to(jnp.arange(values.shape[-1])[None], values.shape)
-    *_, order = jax.lax.sort((-values, lots, positions), dimension=-1, num_keys=2)
-    return jax.vmap(_inverse)(order).reshape(maps.shape)
-
-
-def _inverse(permutation: Array) -> Array:
-    places = jnp.arange(permutation.size, dtype=permutation.dtype)
-    return jnp.zeros_like(permutation).at[permutation].set(places, unique_indices=True)
+    lots = randomness.draw(jax.random.bits, key, values.shape, dtype=jnp.uint16)
+    return ranks.order(-values, lots).rank.reshape(maps.shape)
 
 
 def amount(logits: Array, labels: Labels, kind: str) -> Array:

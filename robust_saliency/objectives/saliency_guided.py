@@ -87,7 +87,7 @@ def least_important(entries: Array, spec: SaliencyGuided) -> Array:
     """Which values of an image are replaced, given its signed map ``[B, H, W, C]``: bool, ``[B, H, W, C or 1]``."""
     single = entries[..., None] if spec.features == "entry" else entries[..., None, :]
     importance = IMPORTANCES[spec.importance](single)
-    place = ranks.order(importance.reshape(len(entries), -1))[0].reshape(importance.shape)
+    place = ranks.order(importance.reshape(len(entries), -1)).rank.reshape(importance.shape)
     count = jnp.round(jnp.asarray(spec.fraction) * importance[0].size).astype(jnp.int32)
     return place < count.reshape((-1, 1, 1, 1))
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import checks
+from robust_saliency import checks, ranks
 from robust_saliency.baselines import Baseline, fill
 from robust_saliency.saliency._reduce import MapSpec, reduce_entries
 from robust_saliency.saliency.gradient import checked_images, score_gradient
@@ -50,7 +50,7 @@ def guided_ig(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spe
     def step(carry, share):
         points, total = carry
         gradients = score_gradient(logits_fn, points, labels, spec.score)
-        moved = jax.vmap(lambda *each: _moved(*each, share, spec))(points, gradients, images, baseline)
+        moved = _moved(points, gradients, images, baseline, share, spec)
         return (moved, total + (moved - points) * gradients), None
 
     shares = (jnp.arange(spec.num_steps, dtype=images.dtype) + 1) / spec.num_steps
@@ -63,31 +63,37 @@ def guided_ig(logits_fn: LogitsFn, key: Key, images: Images, labels: Labels, spe
     return reduce_entries(carry[1], spec)
 
 
-def _moved(point: Array, gradient: Array, image: Array, baseline: Array, share: Array, spec: GuidedIG) -> Array:
-    """``point [H, W, C]`` moved until its l1 distance to the image is (1 - share) of the baseline's."""
-    way = image - baseline
-    whole = jnp.abs(way).sum()
+def _moved(points: Array, gradients: Array, images: Images, baseline: Images, share: Array, spec: GuidedIG) -> Array:
+    """``points [B, H, W, C]`` moved until their l1 distance to the image is (1 - share) of the baseline's."""
+    way = images - baseline
     behind, ahead = jnp.maximum(share - spec.max_distance, 0), jnp.minimum(share + spec.max_distance, 1)
     latest, furthest = baseline + way * behind, baseline + way * ahead
-    done = jnp.where(way == 0, ahead, (point - baseline) / jnp.where(way == 0, 1, way))
-    point = jnp.where(done < behind, latest, point)
+    done = jnp.where(way == 0, ahead, (points - baseline) / jnp.where(way == 0, 1, way))
+    points = jnp.where(done < behind, latest, points)
 
-    left = jnp.abs(image - point).sum() - whole * (1 - share)
-    reach = jnp.abs(furthest - point)
-    part = _parts(jnp.where(reach == 0, jnp.inf, jnp.abs(gradient)).ravel(), reach.ravel(), left, spec.fraction)
-    return point + part.reshape(point.shape) * (furthest - point)
+    left = _length(images - points) - _length(way) * (1 - share)
+    reach = jnp.abs(furthest - points)
+    sizes = jnp.where(reach == 0, jnp.inf, jnp.abs(gradients))
+    parts = _parts(*(values.reshape(len(points), -1) for values in (sizes, reach)), left, spec.fraction)
+    return points + parts.reshape(points.shape) * (furthest - points)
+
+
+def _length(values: Array) -> Array:
+    """``[B, 1]``, the l1 norm."""
+    return jnp.abs(values).sum((1, 2, 3))[:, None]
 
 
 def _parts(sizes: Array, reach: Array, left: Array, fraction: Scalar) -> Array:
-    """``[N]`` in [0, 1]: how much of its ``reach`` each entry moves, the smallest first, until ``left`` is covered.
+    """``[B, N]`` in [0, 1]: how much of its ``reach`` each entry moves, the smallest first, until ``left`` is covered.
 
     A loop would choose ``fraction`` of the entries again and again. Sorted once they are chunks, and all that is asked
     of a chunk is how much the ones before it cover: without a loop there is no end of it that a batch must agree on.
     """
-    order = jnp.argsort(sizes)
-    covered = jnp.concatenate([jnp.zeros(1, reach.dtype), jnp.cumsum(reach[order])])
-    size = jnp.asarray(fraction * (len(sizes) - 1)).astype(jnp.int32) + 1
-    first = jnp.arange(len(sizes)) // size * size
-    before, after = covered[first], covered[jnp.minimum(first + size, len(sizes))]
+    order, count = ranks.order(sizes), sizes.shape[1]
+    covered = jnp.cumsum(jnp.take_along_axis(reach, order.at, axis=1), axis=1)
+    covered = jnp.concatenate([jnp.zeros_like(left), covered], axis=1)
+    size = jnp.asarray(fraction * (count - 1)).astype(jnp.int32) + 1
+    first = jnp.arange(count) // size * size
+    before, after = covered[:, first], covered[:, jnp.minimum(first + size, count)]
     parts = jnp.clip((left - before) / jnp.where(after > before, after - before, 1), 0, 1)
-    return jnp.zeros_like(parts).at[order].set(parts)
+    return jnp.take_along_axis(parts, order.rank, axis=1)

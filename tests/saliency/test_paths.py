@@ -83,7 +83,7 @@ def test_guided_ig_is_complete_whatever_its_path(key, max_distance):
     ],
 )
 def test_a_step_moves_first_what_the_score_feels_least(max_distance, share, expected):
-    shape = (1, 4, 1)
+    shape = (1, 1, 4, 1)
     gradient = jnp.array([0.1, -9.0, 0.2, 1.0]).reshape(shape)
     spec = GuidedIG(fraction=0.01, max_distance=max_distance)
     found = jax.jit(_moved)(jnp.zeros(shape), gradient, jnp.ones(shape), jnp.zeros(shape), jnp.array(share), spec)
@@ -108,7 +108,7 @@ def moved_by_the_published_loop(point, gradient, image, baseline, share, fractio
 @pytest.mark.parametrize("fraction", [0.05, 0.25, 0.6, 1.0])
 @pytest.mark.parametrize("distance", [0.05, 0.3, 1.0])
 def test_the_path_is_that_of_the_published_loop(rng, fraction, distance):
-    shape = (3, 5, 2)
+    shape = (1, 3, 5, 2)
     image, baseline = rng.uniform(size=shape), rng.uniform(size=shape)
     spec = GuidedIG(fraction=fraction, max_distance=distance)
     with jax.enable_x64(True):
