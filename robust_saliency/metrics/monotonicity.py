@@ -50,12 +50,14 @@ def monotonicity(
     perturbed.check_shapes(images, maps)
     relevances = _summed(amounts(maps, spec.sign), spec.patch)
     rows, columns = relevances.shape[1:]
-    number = (jnp.arange(maps.shape[1]) // spec.patch * columns)[:, None]
-    number = number + (jnp.arange(maps.shape[2]) // spec.patch)[None]
+    height, width = maps.shape[1:]
+    number = (jnp.arange(height) // spec.patch * columns)[:, None] + (jnp.arange(width) // spec.patch)[None]
+    patch = (len(images), spec.patch, spec.patch, images.shape[3])
     before = perturbed.amount(logits_fn(images), labels, spec.score)
 
     def change(draw):
-        noise = randomness.draw(jax.random.uniform, randomness.fold_in(key, draw), images.shape).astype(images.dtype)
+        noise = randomness.draw(jax.random.uniform, randomness.fold_in(key, draw), patch).astype(images.dtype)
+        noise = jnp.tile(noise, (1, rows, columns, 1))[:, :height, :width]
         inside = (number == draw // spec.num_samples)[None, :, :, None]
         after = perturbed.amount(logits_fn(jnp.where(inside, noise, images)), labels, spec.score)
         return (before - after) ** 2

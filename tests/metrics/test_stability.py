@@ -198,7 +198,7 @@ def test_scores_of_equal_noise_share_their_maps_and_each_is_what_it_is_alone(ima
 
     given = {"key": keys(), "images": images, "labels": jnp.zeros(BATCH, int), "maps": mean(None, images, None)}
     values, curves = jax.jit(lambda g: metrics.measure(specs, logits_fn=logits_fn, saliency_fn=counted, **g))(given)
-    assert calls == [3 * BATCH] * 2 and not curves
+    assert calls == [BATCH] * 2 and not curves  # traced once each, in a loop over the draws
     alone = jax.jit(lambda g: {k: metrics.run(s, logits_fn=logits_fn, saliency_fn=mean, **g) for k, s in specs.items()})
     for label, expected in alone(given).items():
         np.testing.assert_allclose(values[label], expected, rtol=1e-4, err_msg=label)
