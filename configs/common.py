@@ -128,11 +128,12 @@ def metric(name: str, **changes) -> ConfigDict:
     config.gradient = placeholder(str)  # alignment: logit or margin
     config.cosine = placeholder(bool)  # alignment: over the image's length too
     config.centre = placeholder(float)  # alignment: the pixel value that counts as nothing
-    # noise_stability, random_logit: spearman, kendall, ssim, top_k_intersection
+    # noise_stability, attack_stability, random_logit: spearman, kendall, ssim, top_k_intersection
     config.similarity = placeholder(str)
     config.sigma = placeholder(float)  # noise_stability, infidelity, road: deviation of the noise, in pixels of [0, 1]
     config.num_samples = placeholder(int)  # noise_stability, infidelity, ...: changed images an example
     config.noise = _noise()  # max_sensitivity, average_sensitivity, relative_input_stability, relative_output_stability
+    config.attack = _explanation_attack()  # attack_stability
     config.norm = placeholder(str)  # relative stabilities: l1, l2, linf
     config.least_share = placeholder(float)  # relative stabilities: of the mean, that a pixel is divided by at least
     config.least_change = placeholder(float)  # relative stabilities: of image or logits, that is divided by at least
@@ -153,6 +154,18 @@ def _noise() -> ConfigDict:
     config.kind = placeholder(str)  # gaussian, uniform
     config.scale = placeholder(float)  # deviation or radius, in pixels of [0, 1]
     config.num_samples = placeholder(int)  # noisy images an example
+    return config
+
+
+def _explanation_attack() -> ConfigDict:
+    """On the gradient map, the prediction kept."""
+    config = ConfigDict()
+    config.norm = placeholder(str)  # linf, l2, l1
+    config.epsilon = placeholder(float)
+    config.num_steps = placeholder(int)  # of APGD
+    config.distance = placeholder(str)  # top_k, mass_centre
+    config.k = placeholder(int)  # top_k: pixels
+    config.surrogate = placeholder(str)  # activation that can be differentiated twice: 'softplus10'; '' = the network's
     return config
 
 

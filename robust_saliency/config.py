@@ -235,6 +235,8 @@ def _check_metric(method: Method, where: str) -> None:
     for field in MASK_FIELDS:
         if "masks" in method.needs and hasattr(method.spec, field) and ":" not in method.name:
             checks.one_of(f"mask in {where}.{field}", getattr(method.spec, field), MASKS)
+    if isinstance(method.spec, metrics.AttackStability) and method.spec.attack.surrogate:
+        models.activation(method.spec.attack.surrogate, f"{where}.attack.surrogate")
     for need in method.needs:
         checks.one_of(f"argument of {method.name!r} in {where}", need, metrics.ARGUMENTS)
 

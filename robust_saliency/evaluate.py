@@ -144,8 +144,10 @@ def _measured(programs: Programs, settings, staged, variables: dict, one: Explai
     maps = one.maps | programs.blind(per_example_keys(key_of("blind"), batch["id"]), batch)
     keys = per_example_keys(key_of("metrics"), batch["id"])
     measured = {label: programs.measure(variables, keys, batch, values) for label, values in maps.items()}
+    attack_keys = per_example_keys(key_of("map attack"), batch["id"])
+    attacked = [attack(variables, attack_keys, batch) for attack in programs.map_attacks.values()]
     for label, program in programs.explain_again.items():
-        measured[label][0].update(program(variables, keys, batch, maps[label]))
+        measured[label][0].update(program(variables, keys, batch, maps[label], attacked))
     return jax.device_get({"example": example, "maps": maps, "measured": measured})
 
 

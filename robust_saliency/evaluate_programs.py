@@ -7,18 +7,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import attacks, losses, metrics, models
+from robust_saliency import attacks, losses, map_attacks, metrics, models
 from robust_saliency import data as data_lib
 from robust_saliency.config import MASK_FIELDS, Method
 from robust_saliency.config_sections import Evaluation
-from robust_saliency.evaluate_blind import average_label, blind_kinds, blind_maps
+from robust_saliency.evaluate_blind import blind_kinds, blind_maps
+from robust_saliency.threat import Threat
 
 
 class Programs(NamedTuple):
     """Jitted functions of (variables, ...); attacks, decisions and maps by label.
 
     attacks: of maximisers, on cross-entropy; decisions: of decision attacks that have no stages. measure: the metrics
-    of a map; explain_again: those that need maps of other images too, by the label of the method.
+    of a map; explain_again: those that need maps of other images too, by the label of the method; map_attacks: what
+    makes some of these images, by the attack on the explanation.
     """
 
     to_float: Callable
@@ -30,6 +32,7 @@ class Programs(NamedTuple):
     blind: Callable
     measure: Callable
     explain_again: dict
+    map_attacks: dict
 
 
 class Explained(NamedTuple):
@@ -72,6 +75,7 @@ def make_programs(classifier: models.Classifier, settings: Evaluation, masks: tu
         blind=jax.jit(functools.partial(blind_maps, masks, tuple(label for label, _ in settings.maps))),
         measure=jax.jit(_measure_program(classifier, settings, masks)),
         explain_again=_again_programs(classifier, settings, masks),
+        map_attacks={attack: jax.jit(_map_attack(classifier, attack)) for attack in _map_attacks(settings, masks)},
     )
 
 
@@ -121,6 +125,28 @@ def _map_program(classifier: models.Classifier, method: Method) -> Callable:
     return explain
 
 
+def _map_attacks(settings: Evaluation, masks: tuple[str, ...]) -> list[metrics.ExplanationAttack]:
+    """The attacks on the explanation that metrics ask for, each once."""
+    usable, _ = usable_metrics(settings, masks)
+    return list(dict.fromkeys(method.spec.attack for _, method in usable if "attacked_fn" in method.needs))
+
+
+def _map_attack(classifier: models.Classifier, attack: metrics.ExplanationAttack) -> Callable:
+    spec = map_attacks.MapAttack(
+        attack=attacks.APGD(threat=Threat(norm=attack.norm, epsilon=attack.epsilon), num_steps=attack.num_steps),
+        distance=attack.distance,
+        k=attack.k,
+        scores=(),
+    )
+    differentiable = models.with_activation(classifier, attack.surrogate) if attack.surrogate else classifier
+
+    def attacked(variables, keys, batch):
+        networks = classifier.logits_fn(variables), differentiable.logits_fn(variables)
+        return map_attacks.map_attack(networks[0], keys, batch["image"], batch["explained"], spec, networks[1]).images
+
+    return attacked
+
+
 def _measure_program(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> Callable:
     specs = {label: method.spec for label, method in own_metrics(settings, masks).items()}
 
@@ -146,7 +172,7 @@ def _again_programs(classifier: models.Classifier, settings: Evaluation, masks: 
     all_blind = functools.partial(blind_maps, masks, tuple(maps_of))
     blind = {label: functools.partial(_one_blind, label, all_blind) for label in blind_kinds(settings, masks)}
     return {
-        label: jax.jit(_again_program(classifier, explain, specs, masks))
+        label: jax.jit(_again_program(classifier, explain, specs, masks, _map_attacks(settings, masks)))
         for label, explain in (maps_of | blind).items()
     }
 
@@ -155,15 +181,17 @@ def _one_blind(label: str, all_blind: Callable, variables, keys, batch: dict):
     return all_blind(keys, batch)[label]
 
 
-def _again_program(classifier, explain: Callable, specs: dict[str, Any], masks: tuple[str, ...]) -> Callable:
-    def measure(variables, keys, batch, maps):
-        def saliency_fn(keys, images, labels):
-            copies = len(images) // len(batch["image"])
-            fixed = [name for name in batch if name.endswith("_mask") or name.startswith(average_label(""))]
-            others = {name: jnp.repeat(batch[name], copies, axis=0) for name in fixed}
-            return explain(variables, keys, {**others, "image": images, "explained": labels})
+def _again_program(
+    classifier, explain: Callable, specs: dict[str, Any], masks: tuple[str, ...], known: list[metrics.ExplanationAttack]
+) -> Callable:
+    """``(variables, keys, batch, maps, attacked)``, the last the images of each of the ``known`` attacks."""
 
-        available = {**_available(classifier, variables, keys, batch, maps, masks), "saliency_fn": saliency_fn}
+    def measure(variables, keys, batch, maps, attacked):
+        available = _available(classifier, variables, keys, batch, maps, masks)
+        available["saliency_fn"] = lambda keys, images, labels: explain(
+            variables, keys, {**batch, "image": images, "explained": labels}
+        )
+        available["attacked_fn"] = lambda attack: attacked[known.index(attack)]
         return metrics.measure(specs, **available)[0]
 
     return measure

@@ -8,17 +8,22 @@ import pandas
 import pytest
 
 from robust_saliency import (
+    attacks,
     checkpoint,
     config,
     data,
     evaluate,
     evaluate_blind,
     initialise,
+    load,
     losses,
+    map_attacks,
     metrics,
+    models,
     records,
     saliency,
     sharding,
+    threat,
     train,
 )
 from robust_saliency.data import planted_lesions
@@ -282,6 +287,42 @@ def test_every_metric_of_one_map_can_be_asked_for_and_a_mask_may_be_a_concept(ru
     assert (rows.loc["ruler_mask", "ruler"].dropna() == 1).all()
     finite = rows.loc["gradient"].drop(columns=["ruler"]).select_dtypes("number").notna().all()
     assert finite[list(own)].all(), finite[~finite].index.tolist()
+
+
+def test_maps_under_attack_are_those_that_the_attack_itself_finds(run, tmp_path):
+    copy = shutil.copytree(run[0], tmp_path / "copy")
+    attack = {"epsilon": 0.1, "num_steps": 3, "k": 20}
+    asked = {
+        "spearman": {"name": "attack_stability", "attack": attack},
+        "kendall": {"name": "attack_stability", "attack": attack, "similarity": "kendall"},
+        "weaker": {"name": "attack_stability", "attack": attack | {"epsilon": 1e-6}},
+    }
+    maps = {"gradient": {"name": "gradient"}, "smooth": {"name": "smoothgrad", "num_samples": 2}}
+    plain = tiny.plain()
+    plain["evaluation"] |= {"metrics": asked, "maps": maps, "attacks": {}, "num_examples": 6}
+    evaluate.evaluate(config.parse(plain), str(copy))
+    told = records.read_json(copy / "evaluation" / "summary.json")["metrics"]["spearman"]
+    assert told["title"] == "Stability under attack, Spearman rank correlation" and told["settings"]["attack.k"] == "20"
+    rows = tables(copy)[1].set_index("method")
+    assert (rows.loc["gradient", "weaker"] > 0.99).all() and (rows.loc["lesion_mask", "spearman"] > 1 - 1e-6).all()
+
+    classifier, variables, _ = load(str(copy))
+    examples = data.to_float(data.load(tiny.experiment().data).test.gather(rows.loc["gradient", "id"].to_numpy()))
+    logits_fn = classifier.logits_fn(variables)
+    spec = map_attacks.MapAttack(
+        attack=attacks.APGD(threat=threat.Threat(epsilon=0.1), num_steps=3), k=20, scores=("spearman", "kendall")
+    )
+    found = jax.jit(map_attacks.map_attack, static_argnums=(0, 5))(
+        logits_fn,
+        per_example_keys(key_of("map attack"), examples["id"]),
+        examples["image"],
+        examples["label"],
+        spec,
+        models.with_activation(classifier, "softplus10").logits_fn(variables),
+    )
+    for name in ("spearman", "kendall"):
+        np.testing.assert_allclose(rows.loc["gradient", name], found.scores[name], atol=2e-3)
+    assert (rows.loc["gradient", "spearman"] < 0.95).all()
 
 
 def test_an_evaluation_killed_while_it_is_written_again_is_not_finished(run, tmp_path, monkeypatch):

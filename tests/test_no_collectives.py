@@ -137,14 +137,17 @@ def test_saliency_methods(placed, name):
     assert collectives(jax.jit(explain), variables, keys, batch) == []
 
 
-def test_maps_of_noisy_images(placed):
+def test_maps_of_noisy_and_of_attacked_images(placed):
     classifier, variables, batch, keys = placed
-    changes = {"metrics": {"gini": {"name": "noise_stability", "num_samples": 2}}}
+    attack = {"name": "attack_stability", "attack": {"num_steps": 2}}
+    changes = {"metrics": {"gini": {"name": "noise_stability", "num_samples": 2}, "entropy": attack}}
     programs = make_programs(classifier, tiny.experiment(evaluation=changes).evaluation, ("lesion", "evidence"))
     for label in ("gradient", "random", "average of gradient"):
         program = programs.explain_again[label]
         given = with_averages(batch, programs)
-        assert collectives(program, variables, keys, given, batch["image"][..., 0]) == [], label
+        assert collectives(program, variables, keys, given, batch["image"][..., 0], [1 - batch["image"]]) == [], label
+    (attacked,) = programs.map_attacks.values()
+    assert collectives(attacked, variables, keys, {**batch, "explained": batch["label"]}) == []
 
 
 def test_neurons(placed):

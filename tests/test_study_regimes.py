@@ -11,13 +11,16 @@ BATCH = 4
 
 
 def convolutions(jaxpr) -> int:
+    """Of the bundled networks, forward and backward; those of a loop as often as it runs."""
     found = 0
     for equation in jaxpr.eqns:
-        found += equation.primitive.name == "conv_general_dilated"
+        assert equation.primitive.name != "while"
+        found += equation.primitive.name.startswith("robust_saliency_convolution")
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
         for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                found += convolutions(inner)
+                found += times * convolutions(inner)
     return found
 
 

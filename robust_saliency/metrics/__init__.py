@@ -25,6 +25,7 @@ from robust_saliency.metrics.accuracy import (
 )
 from robust_saliency.metrics.alignment import Alignment, alignment
 from robust_saliency.metrics.allegiance import Allegiance, allegiance_auc, allegiance_curve
+from robust_saliency.metrics.attack_stability import AttackStability, ExplanationAttack, attack_stability
 from robust_saliency.metrics.completeness import Completeness, completeness
 from robust_saliency.metrics.complexity import EffectiveComplexity, effective_complexity
 from robust_saliency.metrics.faithfulness import (
@@ -118,6 +119,7 @@ __all__ = [
     "Accuracy",
     "Alignment",
     "Allegiance",
+    "AttackStability",
     "AverageSensitivity",
     "BestIoU",
     "CentreShift",
@@ -126,6 +128,7 @@ __all__ = [
     "Deletion",
     "EffectiveComplexity",
     "Entropy",
+    "ExplanationAttack",
     "FaithfulnessCorrelation",
     "Gini",
     "Infidelity",
@@ -156,6 +159,7 @@ __all__ = [
     "alignment",
     "allegiance_auc",
     "allegiance_curve",
+    "attack_stability",
     "auc",
     "average_sensitivity",
     "average_sensitivity_of",

@@ -11,6 +11,7 @@ from robust_saliency.metrics.accuracy import (
 )
 from robust_saliency.metrics.alignment import Alignment, alignment
 from robust_saliency.metrics.allegiance import Allegiance, allegiance_auc
+from robust_saliency.metrics.attack_stability import AttackStability, attack_stability
 from robust_saliency.metrics.completeness import Completeness, completeness
 from robust_saliency.metrics.complexity import EffectiveComplexity, effective_complexity
 from robust_saliency.metrics.faithfulness import (
@@ -54,10 +55,11 @@ from robust_saliency.metrics.subsets import FaithfulnessCorrelation, faithfulnes
 from robust_saliency.metrics.thresholds import BestIoU, MaskAUC, best_iou, mask_auc
 from robust_saliency.types import Array
 
-ARGUMENTS = ("logits_fn", "saliency_fn", "key", "images", "labels", "maps", "masks")
+ARGUMENTS = ("logits_fn", "saliency_fn", "attacked_fn", "key", "images", "labels", "maps", "masks")
 
 _PERTURBED = ("logits_fn", "key", "images", "labels", "maps")
 _EXPLAINED = ("saliency_fn", "key", "images", "labels", "maps")
+_ATTACKED = ("saliency_fn", "attacked_fn", "key", "labels", "maps")
 _BOTH = ("logits_fn", *_EXPLAINED)
 
 METRICS = {
@@ -85,6 +87,7 @@ METRICS = {
     "mask_reliance": (MaskReliance, mask_reliance, ("logits_fn", "images", "labels", "masks")),
     "alignment": (Alignment, alignment, ("logits_fn", "images")),
     "noise_stability": (NoiseStability, noise_stability, _EXPLAINED),
+    "attack_stability": (AttackStability, attack_stability, _ATTACKED),
     "max_sensitivity": (MaxSensitivity, max_sensitivity, _EXPLAINED),
     "average_sensitivity": (AverageSensitivity, average_sensitivity, _EXPLAINED),
     "relative_input_stability": (RelativeInputStability, relative_input_stability, _BOTH),

@@ -30,6 +30,7 @@ ADJECTIVES = {
     "deletion_auc": ("more faithful by deletion", "less faithful by deletion"),
     "insertion_auc": ("more faithful by insertion", "less faithful by insertion"),
     "noise_stability": ("steadier", "less steady"),
+    "attack_stability": ("steadier under attack", "less steady under attack"),
     "road": ("more faithful by ROAD", "less faithful by ROAD"),
     "allegiance_auc": ("more faithful by allegiance", "less faithful by allegiance"),
     "effective_complexity": ("content with fewer pixels", "in need of more pixels"),

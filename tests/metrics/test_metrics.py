@@ -66,7 +66,10 @@ def compiled(name, **options):
         def scaled(*arguments):
             return scale * saliency_fn(*arguments)
 
-        return metrics.run(spec, logits_fn=logits_fn, saliency_fn=scaled, **available)
+        def attacked(attack):
+            return jnp.flip(available["images"], 1)
+
+        return metrics.run(spec, logits_fn=logits_fn, saliency_fn=scaled, attacked_fn=attacked, **available)
 
     return functools.partial(jax.jit(traced), spec, scale=np.float32(1))
 

@@ -158,7 +158,7 @@ def test_no_pass_holds_more_images_than_allowed(key, fields, passes):
         seen.append(len(images))
         return linear(images)
 
-    integrated_gradients(counting, key, IMAGES, LABELS, IntegratedGradients(num_steps=7, **fields))
+    integrated_gradients(counting, key, IMAGES, LABELS, IntegratedGradients(num_steps=7, unroll=True, **fields))
     assert seen == passes
 
 
@@ -173,7 +173,7 @@ def test_memory_does_not_grow_with_the_steps(key):
         return jax.nn.softplus(hidden).mean((1, 2))
 
     def memory(num_steps):
-        spec = IntegratedGradients(num_steps=num_steps, chunk_size=1)
+        spec = IntegratedGradients(num_steps=num_steps, chunk_size=1, unroll=True)
         program = jax.jit(lambda x: integrated_gradients(convolutional, key, x, jnp.zeros(16, jnp.int32), spec))
         return program.lower(jnp.zeros((16, 16, 16, 3))).compile().memory_analysis().temp_size_in_bytes
 
