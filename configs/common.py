@@ -527,6 +527,7 @@ def _roar() -> ConfigDict:
 
 def _benchmark() -> ConfigDict:
     config = ConfigDict()
+    config.parts = ("attacks", "training", "maps")
     config.attack = attack(num_steps=10)  # timed on every bundled network
     config.batch_size = 128
     config.image_size = 32

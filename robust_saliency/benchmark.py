@@ -25,38 +25,38 @@ COLUMNS = ("network", "batch", "steps", "compile_seconds", "images_per_second", 
 
 
 def benchmark(experiment: Experiment, workdir: str) -> str:
-    """Times ``config.benchmark.attack`` on every network of ``MODELS`` at its defaults, and a training step of every
-    objective with that attack, every map and every metric on the network of the config; prints and writes the tables.
+    """Times the ``config.benchmark.parts``; prints and writes a table of each.
 
-    ratio: seconds of the attack over seconds of as many loss gradients, pair by pair in one run, the median of the
+    attacks: ``config.benchmark.attack`` on every network of ``MODELS`` at its defaults; training: a step of every
+    objective with that attack; maps: every map and every metric, both on the network of the config. ratio: seconds of the attack over seconds of as many loss gradients, pair by pair in one run, the median of the
     pairs: 1 means that projection, steps and random start cost nothing. Returns the path of benchmark.json.
     """
     settings = experiment.benchmark
     mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.benchmark.batch_size")
-    shape = (settings.image_size, settings.image_size, settings.channels)
-    rows = []
     with workdirs.Workdir(workdir):
-        for name, (Spec, make) in models.MODELS.items():
-            say(f"benchmark: {settings.attack.name} on {name}, {settings.batch_size} images of {shape}")
-            classifier = make(Spec(), shape, settings.num_classes)
-            rows.append({"network": name, **_timed(classifier, settings, shape, mesh)})
-        training = benchmark_training.rows(experiment, mesh)
-        maps = benchmark_maps.rows(experiment, mesh)
+        tables = {part: PARTS[part][0](experiment, mesh) for part in settings.parts}
         described = {
             "benchmark": experiment.plain.get("benchmark", {}),
             "command": environment.command(),
             "hardware": environment.hardware(),
             "versions": environment.versions(),
-            "rows": rows,
-            "training": training,
-            "maps": maps,
+            **tables,
         }
         path = os.path.join(workdir, "benchmark.json")
         records.write_json(path, described)
-    print(_table(rows, COLUMNS))
-    print(_table(training, benchmark_training.COLUMNS))
-    print(_table(maps, benchmark_maps.COLUMNS))
+    for part, rows in tables.items():
+        print(_table(rows, PARTS[part][1]))
     return path
+
+
+def _attacks(experiment: Experiment, mesh) -> list[dict]:
+    settings, rows = experiment.benchmark, []
+    shape = (settings.image_size, settings.image_size, settings.channels)
+    for name, (Spec, make) in models.MODELS.items():
+        say(f"benchmark: {settings.attack.name} on {name}, {settings.batch_size} images of {shape}")
+        classifier = make(Spec(), shape, settings.num_classes)
+        rows.append({"network": name, **_timed(classifier, settings, shape, mesh)})
+    return rows
 
 
 def _timed(classifier: models.Classifier, settings: Benchmark, shape: tuple[int, int, int], mesh) -> dict:
@@ -105,3 +105,11 @@ def _table(rows: list[dict], columns: tuple[str, ...]) -> str:
 
 def _cell(value: object) -> str:
     return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+# The rows of each part, and their columns.
+PARTS = {
+    "attacks": (_attacks, COLUMNS),
+    "training": (benchmark_training.rows, benchmark_training.COLUMNS),
+    "maps": (benchmark_maps.rows, benchmark_maps.COLUMNS),
+}

@@ -9,6 +9,7 @@ from robust_saliency.threat import Threat
 
 SPLITS = ("test", "train", "validation")
 EXPLAINED = ("predicted", "true")
+BENCHMARK_PARTS = ("attacks", "training", "maps")
 # Examples whose maps an evaluation holds at a time: the first, which averages are taken over.
 AVERAGED = 256
 
@@ -122,10 +123,12 @@ class InitFrom:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What is timed: ``attack`` on every bundled network, and a training step of every objective with it.
+    """What is timed: ``attack`` on every bundled network, a training step of every objective with it, maps and metrics.
 
-    repetitions: pairs of the work and as many plain gradients.
+    parts: of :data:`BENCHMARK_PARTS`. repetitions: pairs of the work and as many plain gradients.
     """
+
+    parts: tuple[str, ...] = BENCHMARK_PARTS
 
     batch_size: int = 128
     image_size: int = 32
@@ -133,6 +136,10 @@ class Benchmark:
     num_classes: int = 10
     repetitions: int = 3
     attack: Any = None
+
+    def __post_init__(self):
+        for part in self.parts:
+            checks.one_of("part", part, BENCHMARK_PARTS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,8 @@ def test_every_network_objective_map_and_metric_has_a_row_that_adds_up(tmp_path,
     monkeypatch.setattr(metrics, "METRICS", {name: metrics.METRICS[name] for name in ("gini", "allegiance_auc")})
     path = benchmark.benchmark(experiment, str(tmp_path))
     described = records.read_json(path)
-    assert [row["network"] for row in described["rows"]] == list(models.MODELS)
-    for row in described["rows"]:
+    assert [row["network"] for row in described["attacks"]] == list(models.MODELS)
+    for row in described["attacks"]:
         assert (row["batch"], row["steps"]) == (4, 1)
         assert math.isclose(row["gradients_per_second"], row["images_per_second"] * row["steps"])
         assert row["ratio"] > 0

@@ -1,6 +1,7 @@
 """The peers' side, which imports nothing of ours: captum and Quantus on the network of problem.npz."""
 
 import argparse
+import copy
 import json
 import os
 import sys
@@ -71,11 +72,10 @@ def agreed(network, images, labels, arrays) -> dict:
     size = images.shape[2:]
     found = {"logits": network(images).detach().numpy()}
     found["gradient"] = nhwc(gradient.attribute(images, labels, abs=False))
-    found["integrated_gradients"] = nhwc(
-        attr.IntegratedGradients(network).attribute(
-            images, baselines=0, target=labels, n_steps=50, method="gausslegendre", internal_batch_size=1024
-        )
-    )
+    path = {"baselines": 0, "target": labels, "n_steps": 50, "method": "gausslegendre", "internal_batch_size": 1024}
+    found["integrated_gradients"] = nhwc(attr.IntegratedGradients(network).attribute(images, **path))
+    exact = attr.IntegratedGradients(copy.deepcopy(network).double())
+    found["integrated_gradients, float64"] = nhwc(exact.attribute(images.double(), **path))
     occluded = attr.Occlusion(network).attribute(
         images, sliding_window_shapes=(3, 4, 4), strides=(3, 2, 2), target=labels, baselines=0
     )
