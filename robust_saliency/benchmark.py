@@ -28,8 +28,10 @@ def benchmark(experiment: Experiment, workdir: str) -> str:
     """Times the ``config.benchmark.parts``; prints and writes a table of each.
 
     attacks: ``config.benchmark.attack`` on every network of ``MODELS`` at its defaults; training: a step of every
-    objective with that attack; maps: every map and every metric, both on the network of the config. ratio: seconds of the attack over seconds of as many loss gradients, pair by pair in one run, the median of the
-    pairs: 1 means that projection, steps and random start cost nothing. Returns the path of benchmark.json.
+    objective with that attack; maps: every map and every metric, both on the network of the config.
+
+    ratio: seconds of the work over seconds of the bare passes that it cannot do without, pair by pair in one run, the
+    median of the pairs: 1 means that all else costs nothing. Returns the path of benchmark.json.
     """
     settings = experiment.benchmark
     mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.benchmark.batch_size")
