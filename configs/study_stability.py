@@ -2,10 +2,10 @@
 
     python launch.py --config=configs/study_stability.py --workdir=runs/stability
 
-The three networks of the quickstart, three seeds. How alike a map is to that of the noisy image, and to that of an image
-within 4/255 a pixel that is made to change the gradient map while its prediction stays (Ghorbani et al. 2019), by two
-similarities; how far maps move with noise, and as a share of how far the logits move; beside them, for a map that never
-changes is perfectly stable, how much of it lies on the evidence. Expected scores: docs/results.md.
+The three networks of the quickstart, three seeds. How alike a map is to that of the noisy image, and to that of an
+image within 4/255 a pixel that is made to change the gradient map while its prediction stays (Ghorbani et al. 2019), by
+two similarities; how far maps move with noise, and as a share of how far the logits move; beside them, for a map that
+never changes is perfectly stable, how much of it lies on the evidence. Expected scores: docs/results.md.
 """
 
 from configs import common, quickstart
