@@ -109,7 +109,8 @@ def _by_digits(keys: Array, lots: Array | None) -> Order:
 
     Several sorts of single numbers are faster than one of pairs.
     """
-    place = jax.lax.broadcasted_iota(jnp.uint32, keys.shape, 1)
+    # Of the type of the keys, which inside shard_map says that it differs between the devices.
+    place = jnp.zeros_like(keys) + jnp.arange(keys.shape[1], dtype=jnp.uint32)[None]
 
     def sorted_by(digit, at):
         packed = jnp.sort(jnp.take_along_axis(digit, at, axis=1) << 16 | place, axis=1)
