@@ -43,8 +43,8 @@ def places(maps: Maps) -> tuple[Array, Array]:
 def order(values: Array, lots: Array | None = None) -> Order:
     """The rows of ``values [B, n]`` sorted, each place 0 .. n - 1 taken once.
 
-    Ties go by ``lots [B, n]``, integers below 2^16, the smaller first, and without them, or
-    where they too are tied, keep the order in which they stand; 0 and -0 are tied; NaN comes last. No gradient flows.
+    Ties go by ``lots [B, n]``, integers below 2^16, the smaller first, and without them, or where they too are tied,
+    keep the order in which they stand; 0 and -0 are tied; NaN comes last. No gradient flows.
     """
     checks.rank("values", values, 2)
     keys, count = _keys(values), values.shape[1]
