@@ -163,6 +163,7 @@ def _programs(classifier, shape: tuple[int, int, int], classes: int):
                 saliency_fn=lambda keys, images, labels: _gradient(logits_fn, keys, images, labels),
                 attacked_fn=lambda attack: 1 - batch["images"],
                 key=batch["keys"],
+                map_key=batch["keys"],
                 masks={"lesion": batch["lesion"], "evidence": batch["evidence"]},
                 **{part: batch[part] for part in ("images", "labels", "maps")},
             )

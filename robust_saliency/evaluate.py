@@ -141,13 +141,15 @@ def _measured(programs: Programs, settings, staged, variables: dict, one: Explai
         else:
             continue
         example[f"robust:{label}"] = example["correct"] * withstood
-    maps = one.maps | programs.blind(per_example_keys(key_of("blind"), batch["id"]), batch)
+    blind_keys = per_example_keys(key_of("blind"), batch["id"])
+    maps = one.maps | programs.blind(blind_keys, batch)
     keys = per_example_keys(key_of("metrics"), batch["id"])
     measured = {label: programs.measure(variables, keys, batch, values) for label, values in maps.items()}
     attack_keys = per_example_keys(key_of("map attack"), batch["id"])
     attacked = [attack(variables, attack_keys, batch) for attack in programs.map_attacks.values()]
     for label, program in programs.explain_again.items():
-        measured[label][0].update(program(variables, keys, batch, maps[label], attacked))
+        map_keys = per_example_keys(key_of(label), batch["id"]) if label in one.maps else blind_keys
+        measured[label][0].update(program(variables, keys, map_keys, batch, maps[label], attacked))
     return jax.device_get({"example": example, "maps": maps, "measured": measured})
 
 

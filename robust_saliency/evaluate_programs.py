@@ -163,7 +163,7 @@ def own_metrics(settings: Evaluation, masks: tuple[str, ...]) -> dict[str, Metho
 
 
 def _again_programs(classifier: models.Classifier, settings: Evaluation, masks: tuple[str, ...]) -> dict:
-    """By label of a map ``(variables, keys, batch, maps) -> values``; empty where no metric asks for it."""
+    """By label of a map what :func:`_again_program` makes; empty where no metric asks for it."""
     usable, _ = usable_metrics(settings, masks)
     specs = {label: method.spec for label, method in usable if _explains_again(method)}
     if not specs:
@@ -184,13 +184,17 @@ def _one_blind(label: str, all_blind: Callable, variables, keys, batch: dict):
 def _again_program(
     classifier, explain: Callable, specs: dict[str, Any], masks: tuple[str, ...], known: list[metrics.ExplanationAttack]
 ) -> Callable:
-    """``(variables, keys, batch, maps, attacked)``, the last the images of each of the ``known`` attacks."""
+    """``(variables, keys, map_keys, batch, maps, attacked) -> values``.
 
-    def measure(variables, keys, batch, maps, attacked):
+    map_keys: those that the maps were made with; attacked: the images of each of the ``known`` attacks.
+    """
+
+    def measure(variables, keys, map_keys, batch, maps, attacked):
         available = _available(classifier, variables, keys, batch, maps, masks)
         available["saliency_fn"] = lambda keys, images, labels: explain(
             variables, keys, {**batch, "image": images, "explained": labels}
         )
+        available["map_key"] = map_keys
         available["attacked_fn"] = lambda attack: attacked[known.index(attack)]
         return metrics.measure(specs, **available)[0]
 

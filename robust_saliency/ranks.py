@@ -4,6 +4,7 @@ To sort a map and compare it with the result is not safe: XLA may merge the comp
 is then computed once for each, a last bit apart. Here only sorts and loops read a map, which merge with nothing.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -33,11 +34,8 @@ def places(maps: Maps) -> tuple[Array, Array]:
     checks.rank("maps", maps, 3)
     keys = _keys(maps.reshape(maps.shape[0], -1))
     ascending = jnp.sort(keys, axis=1)
-
-    def found(side):
-        return jax.vmap(lambda row, wanted: jnp.searchsorted(row, wanted, side=side))(ascending, keys)
-
-    return found("left").reshape(maps.shape), found("right").reshape(maps.shape) - 1
+    first, after = (_number_of(ascending, keys, are) for are in (jnp.less, jnp.less_equal))
+    return first.reshape(maps.shape), after.reshape(maps.shape) - 1
 
 
 def order(values: Array, lots: Array | None = None) -> Order:
@@ -102,6 +100,20 @@ def _values(keys: Array, dtype: jnp.dtype) -> Array:
         return keys
     bits = keys ^ jnp.where(keys >> 31 == 1, jnp.uint32(_SIGN), jnp.uint32(_ALL))
     return jax.lax.bitcast_convert_type(bits, jnp.float32).astype(dtype)
+
+
+def _number_of(ascending: Array, keys: Array, are: Callable[[Array, Array], Array]) -> Array:
+    """How many of a row of ``ascending [B, n]`` ``are`` less than each of the ``keys [B, n]``, by bisection."""
+    count = ascending.shape[1]
+
+    def halve(_, bounds):
+        low, high = bounds  # the number lies in low .. high
+        middle = (low + high) // 2
+        passed = are(jnp.take_along_axis(ascending, jnp.minimum(middle, count - 1), axis=1), keys) & (middle < high)
+        return jnp.where(passed, middle + 1, low), jnp.where(passed, high, middle)
+
+    none = jnp.zeros_like(keys, jnp.int32)
+    return jax.lax.fori_loop(0, count.bit_length(), halve, (none, none + count))[0]
 
 
 def _by_digits(keys: Array, lots: Array | None) -> Order:

@@ -94,7 +94,7 @@ def test_a_metric_makes_as_many_passes_as_are_said(name, key):
         def explain(key, images, labels):
             return saliency.gradient(logits_fn, key, images, labels, saliency.Gradient())
 
-        fns = {"logits_fn": logits_fn, "saliency_fn": explain, "attacked_fn": lambda attack: 1 - images}
+        fns = {"logits_fn": logits_fn, "saliency_fn": explain, "attacked_fn": lambda attack: 1 - images, "map_key": key}
         return jax.jit(lambda x: metrics.run(spec, **fns, images=x, **given))(images)
 
     assert passes_made(measured, SHAPE, CLASSES) == forwards + gradients

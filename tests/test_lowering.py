@@ -92,6 +92,7 @@ def test_metrics(name):
             saliency_fn=lambda keys, x, y: saliency.gradient(logits_fn, keys, x, y, saliency.Gradient()),
             attacked_fn=lambda attack: 1 - images,
             key=keys,
+            map_key=keys,
             images=images,
             labels=labels,
             maps=maps,

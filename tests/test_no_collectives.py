@@ -145,7 +145,8 @@ def test_maps_of_noisy_and_of_attacked_images(placed):
     for label in ("gradient", "random", "average of gradient"):
         program = programs.explain_again[label]
         given = with_averages(batch, programs)
-        assert collectives(program, variables, keys, given, batch["image"][..., 0], [1 - batch["image"]]) == [], label
+        maps, attacked = batch["image"][..., 0], [1 - batch["image"]]
+        assert collectives(program, variables, keys, keys, given, maps, attacked) == [], label
     (attacked,) = programs.map_attacks.values()
     assert collectives(attacked, variables, keys, {**batch, "explained": batch["label"]}) == []
 

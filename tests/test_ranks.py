@@ -161,3 +161,14 @@ def test_inside_shard_map_each_device_orders_its_rows(rng):
     mesh, split = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,)), jax.P("data")
     found = jax.jit(jax.shard_map(ranks.order, mesh=mesh, in_specs=split, out_specs=split))(rows)
     np.testing.assert_array_equal(found.at, np.argsort(rows, axis=1))
+
+
+def test_of_explicit_axes_each_device_has_the_places_of_its_rows(rng):
+    """Those of ``jax.make_mesh``, inside of ``jax.set_mesh`` or not."""
+    mesh = jax.make_mesh((2,), ("d",))
+    maps = rng.integers(0, 9, (4, 3, 5)).astype(np.float32)
+    placed = jax.device_put(maps, jax.NamedSharding(mesh, jax.P("d")))
+    for found, expected in zip(jit_places(placed), jit_places(maps), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    with jax.set_mesh(mesh):
+        np.testing.assert_array_equal(jit_centred(placed), jit_centred(maps))

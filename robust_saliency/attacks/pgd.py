@@ -38,8 +38,8 @@ class PGD:
     init: images ``[B, H, W, C]`` to start from, in the place of ``start``; None = none.
     eot_samples: of a random loss, draws a step, see :mod:`robust_saliency.attacks.eot`; 0 = the loss is not random.
     unroll: a Python loop over the steps, about ten at most, in the place of a compiled one. Right on CPU alone, and
-        there for a network with convolutions of jax's own: XLA runs their gradients in a loop with a slow kernel. Those
-        of :mod:`robust_saliency.models.convolution`, which the bundled networks are made of, need it nowhere.
+        there for a ``logits_fn`` with convolutions of jax's own: XLA runs their gradients in a loop with a slow kernel.
+        Those of :mod:`robust_saliency.models.convolution`, which every Flax network gets, need it nowhere.
     """
 
     threat: Threat = Threat()

@@ -51,7 +51,7 @@ AttackedFn = Callable[[ExplanationAttack], Images]
 def attack_stability(
     saliency_fn: SaliencyFn,
     attacked_fn: AttackedFn,
-    key: Key,
+    map_key: Key,
     labels: Labels,
     maps: Maps,
     spec: AttackStability | None = None,
@@ -60,26 +60,25 @@ def attack_stability(
 
     x' is predicted as x is, and the class explained stays the label. The attack is on the *gradient* map, once for a
     network: for another method it is a transferred one, and what it does to that method is a lower bound of what could
-    be done. But a method with random numbers draws new ones for m(x'), so that they count as well: how much, tells an
-    attack of an epsilon near 0. similarity: as of :func:`noise_stability`. NaN where one of the maps is zero or not
-    finite.
+    be done. map_key: that of m(x), so that a method with random numbers draws the same for m(x'), and only the image
+    differs. similarity: as of :func:`noise_stability`. NaN where one of the maps is zero or not finite.
 
     Source: Ghorbani, Abid, Zou 2019 (1710.10547), who attack each method; the transfer is a reconstruction that makes
     methods of many passes affordable.
     """
     spec = spec or AttackStability()
-    return alike(maps, _attacked_maps(saliency_fn, attacked_fn, key, labels, spec.attack), spec)
+    return alike(maps, _attacked_maps(saliency_fn, attacked_fn, map_key, labels, spec.attack), spec)
 
 
 def _attacked_maps(
-    saliency_fn: SaliencyFn, attacked_fn: AttackedFn, key: Key, labels: Labels, attack: ExplanationAttack
+    saliency_fn: SaliencyFn, attacked_fn: AttackedFn, map_key: Key, labels: Labels, attack: ExplanationAttack
 ) -> Maps:
-    return saliency_fn(key, attacked_fn(attack), labels)
+    return saliency_fn(map_key, attacked_fn(attack), labels)
 
 
 SHARED = {
     AttackStability: Shared(
-        needs=("saliency_fn", "attacked_fn", "key", "labels"),
+        needs=("saliency_fn", "attacked_fn", "map_key", "labels"),
         runs=lambda spec: (spec.attack,),
         make=_attacked_maps,
         read=lambda made, given, spec: alike(given["maps"], made[0], spec),

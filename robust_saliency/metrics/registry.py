@@ -55,11 +55,11 @@ from robust_saliency.metrics.subsets import FaithfulnessCorrelation, faithfulnes
 from robust_saliency.metrics.thresholds import BestIoU, MaskAUC, best_iou, mask_auc
 from robust_saliency.types import Array
 
-ARGUMENTS = ("logits_fn", "saliency_fn", "attacked_fn", "key", "images", "labels", "maps", "masks")
+ARGUMENTS = ("logits_fn", "saliency_fn", "attacked_fn", "key", "map_key", "images", "labels", "maps", "masks")
 
 _PERTURBED = ("logits_fn", "key", "images", "labels", "maps")
 _EXPLAINED = ("saliency_fn", "key", "images", "labels", "maps")
-_ATTACKED = ("saliency_fn", "attacked_fn", "key", "labels", "maps")
+_ATTACKED = ("saliency_fn", "attacked_fn", "map_key", "labels", "maps")
 _BOTH = ("logits_fn", *_EXPLAINED)
 
 METRICS = {

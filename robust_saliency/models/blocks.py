@@ -10,7 +10,6 @@ from robust_saliency import checks
 from robust_saliency.models import pooling
 from robust_saliency.models.activations import activation
 from robust_saliency.models.classifier import check_image_shape
-from robust_saliency.models.convolution import conv_general_dilated
 
 # 'float32' means at least float32: Flax then promotes, and float64 images are computed in float64.
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -38,7 +37,6 @@ class ConvBlock(nn.Module):
             use_bias=not self.batch_norm,
             kernel_init=HE,
             dtype=self.dtype,
-            conv_general_dilated=conv_general_dilated,
             name="conv",
         )(x)
         if self.batch_norm:

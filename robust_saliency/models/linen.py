@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from robust_saliency.models import hooks
 from robust_saliency.models.classifier import MODES, Classifier, Pass, build, missing_key
+from robust_saliency.models.convolution import conv_general_dilated
 
 _FEATURES = "robust_saliency_features"
 
@@ -25,6 +26,7 @@ def from_linen(
     Its ``__call__`` may take ``train``, ``training``, ``is_training``, ``deterministic`` or ``use_running_average``,
     or none of them: ``nn.BatchNorm``, ``nn.Dropout`` and ``nn.MultiHeadDotProductAttention`` are put into the mode
     wherever they stand, whatever their constructor or caller said. A normalisation of the user's own follows the flag.
+    ``nn.Conv`` takes the convolution of :mod:`robust_saliency.models.convolution` where it was given none of its own.
 
     Every submodule is a layer, named by its path ('block1/conv'); ``layers`` narrows them down to the names given.
     Collections other than 'params' make up the state. Random layers draw from ``key``. Submodules inside ``nn.scan``
@@ -86,6 +88,8 @@ def _interceptor(visits):
 
     def intercept(next_fun, args, kwargs, context):
         module = context.module
+        if isinstance(module, nn.Conv) and module.conv_general_dilated is module.conv_general_dilated_cls is None:
+            next_fun = _with_our_convolution(module, next_fun)
         if context.method_name != "__call__":
             return next_fun(*args, **kwargs)
         name = next((name for kind, name in _SWITCH.items() if isinstance(module, kind)), None)
@@ -104,9 +108,17 @@ def _interceptor(visits):
     return intercept
 
 
+def _with_our_convolution(module, next_fun):
+    def call(*args, **kwargs):
+        with _attribute(module, "conv_general_dilated", conv_general_dilated):
+            return next_fun(*args, **kwargs)
+
+    return call
+
+
 @contextlib.contextmanager
 def _attribute(module, name, value):
-    """Linen refuses a switch given to both constructor and call, so the constructor's is replaced for one call."""
+    """Replaced for one call: a switch, which Linen refuses from both constructor and call, or what it computes with."""
     given = getattr(module, name)
     object.__setattr__(module, name, value)
     try:

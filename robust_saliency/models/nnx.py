@@ -14,6 +14,7 @@ from flax import nnx
 
 from robust_saliency.models import hooks
 from robust_saliency.models.classifier import Classifier, build, missing_key
+from robust_saliency.models.convolution import conv_general_dilated
 
 _KINDS = (nnx.Param, nnx.RngState, ...)
 
@@ -29,7 +30,8 @@ def from_nnx(
     Its ``__call__`` may take ``rngs`` (an ``nnx.Rngs`` made of ``key``), and ``train``, ``training``, ``is_training``,
     ``deterministic`` or ``use_running_average``, or none of them: ``nnx.BatchNorm``, ``nnx.Dropout`` and
     ``nnx.MultiHeadAttention`` are put into the mode wherever they stand, whatever their caller said, and so are the
-    attributes ``deterministic`` and ``use_running_average`` of the user's own modules.
+    attributes ``deterministic`` and ``use_running_average`` of the user's own modules. ``nnx.Conv`` takes the
+    convolution of :mod:`robust_saliency.models.convolution` where it was given none of its own.
 
     Every submodule is a layer, named by its path ('blocks/0/conv'); ``layers`` narrows them down to the names given.
     ``nnx.Param`` are the params, other variables the state. Streams of random numbers are in neither: they are made
@@ -100,6 +102,8 @@ def _visiting(model, visits, features):
         for name, value in switches.items():
             if hasattr(module, name):
                 setattr(module, name, value)
+        if isinstance(module, nnx.Conv) and module.conv_general_dilated is jax.lax.conv_general_dilated:
+            module.conv_general_dilated = conv_general_dilated
         if callable(module):
             paths[id(module)] = path
             module.__class__ = _visited(type(module))

@@ -24,7 +24,7 @@ def score(images, attacked, labels, spec=None):
             spec or AttackStability(sign="raw"),
             saliency_fn=explain,
             attacked_fn=lambda attack: attacked,
-            key=jax.random.key(0),
+            map_key=jax.random.key(0),
             labels=labels,
             maps=explain(None, images, labels),
         )
@@ -62,7 +62,7 @@ def test_the_attack_that_is_asked_for_is_that_of_the_spec():
         return jnp.ones((1, SIDE, SIDE, 1))
 
     attack = ExplanationAttack(epsilon=0.1, k=3)
-    given = {"key": jax.random.key(0), "labels": jnp.array([0]), "maps": jnp.ones((1, SIDE, SIDE))}
+    given = {"map_key": jax.random.key(0), "labels": jnp.array([0]), "maps": jnp.ones((1, SIDE, SIDE))}
     metrics.run(AttackStability(attack=attack), saliency_fn=explain, attacked_fn=attacked_fn, **given)
     assert asked == [attack]
 
@@ -82,7 +82,7 @@ def test_scores_of_one_attack_share_their_maps_and_each_is_what_it_is_alone(rng)
         calls.append(len(images))
         return explain(key, images, labels)
 
-    given = {"key": jax.random.key(0), "labels": jnp.array([0, 1, 0]), "maps": jnp.asarray(images[..., 0])}
+    given = {"map_key": jax.random.key(0), "labels": jnp.array([0, 1, 0]), "maps": jnp.asarray(images[..., 0])}
     given["attacked_fn"] = lambda asked: jnp.flip(images, 1 if asked == attack else 2)
     values, curves = metrics.measure(specs, saliency_fn=counted, **given)
     assert calls == [3, 3] and not curves

@@ -69,7 +69,8 @@ def compiled(name, **options):
         def attacked(attack):
             return jnp.flip(available["images"], 1)
 
-        return metrics.run(spec, logits_fn=logits_fn, saliency_fn=scaled, attacked_fn=attacked, **available)
+        fns = {"logits_fn": logits_fn, "saliency_fn": scaled, "attacked_fn": attacked}
+        return metrics.run(spec, **fns, map_key=available["key"], **available)
 
     return functools.partial(jax.jit(traced), spec, scale=np.float32(1))
 

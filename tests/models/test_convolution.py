@@ -1,11 +1,14 @@
 """Values and derivatives of any order are those of jax; the order of the axes inside a loop is XLA's fast one."""
 
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -217,3 +220,46 @@ def test_on_gpu_and_tpu_the_gradients_are_those_that_jax_derives(platform):
 
     assert len(exported(ours)) == 3
     assert exported(ours) == exported(theirs)
+
+
+class LinenNet(nn.Module):
+    conv: Callable | None = None
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3), conv_general_dilated=self.conv)(x))
+        return nn.Dense(3)(nn.relu(nn.Conv(4, (3, 3), 2)(x)).mean((1, 2)))
+
+
+class NNXNet(nnx.Module):
+    def __init__(self, rngs):
+        self.first, self.second = nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.Conv(4, 4, (3, 3), 2, rngs=rngs)
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.relu(self.second(nnx.relu(self.first(x)))).mean((1, 2)))
+
+
+@pytest.mark.parametrize("adapted", [models.from_linen(LinenNet(), (8, 8, 3)), models.from_nnx(NNXNet, (8, 8, 3))])
+def test_a_user_s_own_network_has_it_too(adapted):
+    variables = adapted.init(jax.random.key(0))
+
+    def attacked(variables, images):
+        logits_fn = adapted.logits_fn(variables)
+        return attacks.pgd(lambda x: logits_fn(x).sum(-1), jax.random.key(1), images, attacks.PGD(num_steps=3))
+
+    assert layouts(attacked, variables, jnp.ones((2, 8, 8, 3))) == {"b01f_01io"}
+
+
+def test_a_convolution_that_a_network_names_itself_is_left_to_it():
+    called = []
+
+    def own(*args, **kwargs):
+        called.append(args)
+        return jax.lax.conv_general_dilated(*args, **kwargs)
+
+    classifier = models.from_linen(LinenNet(own), (8, 8, 3))
+    variables = classifier.init(jax.random.key(0))
+    called.clear()
+    text = str(jax.make_jaxpr(classifier.logits_fn(variables))(jnp.ones((1, 8, 8, 3))))
+    assert len(called) == 1 and text.count(CONVOLUTION.name) == 1
