@@ -138,7 +138,13 @@ def _map_attack(classifier: models.Classifier, attack: metrics.ExplanationAttack
         k=attack.k,
         scores=(),
     )
-    differentiable = models.with_activation(classifier, attack.surrogate) if attack.surrogate else classifier
+    try:
+        differentiable = models.with_activation(classifier, attack.surrogate) if attack.surrogate else classifier
+    except ValueError as error:
+        raise ValueError(
+            f"The metric attack_stability attacks through the activation {attack.surrogate!r}: {error} Or attack "
+            "through the network as it is, with attack.surrogate='', if it can be differentiated twice."
+        ) from error
 
     def attacked(variables, keys, batch):
         networks = classifier.logits_fn(variables), differentiable.logits_fn(variables)

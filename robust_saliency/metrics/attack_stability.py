@@ -18,7 +18,8 @@ class ExplanationAttack:
 
     norm, epsilon: how far the image may go, in pixels of [0, 1]. num_steps: of APGD. distance: 'top_k' takes the map's
     mass out of its k largest pixels, 'mass_centre' moves its centre. surrogate: the activation through which a map can
-    be differentiated, see :func:`robust_saliency.models.with_activation`; '' = that of the network.
+    be differentiated, see :func:`robust_saliency.models.with_activation`; '' = that of the network, which is enough
+    where it is smooth: the map of a ReLU network has no gradient almost everywhere.
     """
 
     norm: str = "linf"
