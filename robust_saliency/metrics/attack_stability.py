@@ -65,4 +65,5 @@ def attack_stability(
     methods of many passes affordable.
     """
     spec = spec or AttackStability()
+    checks.same_batch(maps=maps, labels=labels)
     return alike(maps, saliency_fn(key, attacked_fn(spec.attack), labels), spec)
