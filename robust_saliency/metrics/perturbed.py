@@ -60,7 +60,7 @@ def is_meaningless(relevance: Array) -> Array:
 
 
 def check_labels(logits: Array, labels: Labels) -> None:
-    """ValueError unless ``labels`` are one an example and, where they can be seen, classes of ``logits [B, ..., K]``."""
+    """ValueError unless ``labels`` are one an example and, where that is known, classes of ``logits [B, ..., K]``."""
     checks.rank("labels", labels, 1)
     checks.same_batch(logits=logits, labels=labels)
     checks.known_labels("labels", labels, logits.shape[-1])
