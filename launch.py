@@ -206,9 +206,18 @@ def _is_message(error: BaseException) -> bool:
 
 
 def run() -> None:
-    """Runs the command line; a mistake of the user is one message and exit status 2, never a traceback."""
+    """Runs the command line; a mistake of the user is one message and exit status 2, never a traceback.
+
+    75 where a scheduler ended it (SIGTERM), 130 after Ctrl-C: the same command goes on.
+    """
+    from robust_saliency import preemption
+
+    preemption.listen()
     try:
         app.run(main, flags_parser=_parse_flags)
+    except preemption.Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(preemption.EXIT_STATUS)
     except KeyboardInterrupt:
         print(
             "Interrupted; nothing on disk is lost. Training goes on from its last checkpoint with the same command.",

@@ -210,7 +210,7 @@ def _available(classifier: models.Classifier, variables, keys, batch: dict, maps
 
 
 def _explains_again(method: Method) -> bool:
-    return "saliency_fn" in method.needs
+    return not {"saliency_fn", "attacked_fn"}.isdisjoint(method.needs)
 
 
 def usable_metrics(settings: Evaluation, masks: tuple[str, ...]) -> tuple[list[tuple[str, Method]], dict[str, str]]:

@@ -43,8 +43,8 @@ def places(maps: Maps) -> tuple[Array, Array]:
 def order(values: Array, lots: Array | None = None) -> Order:
     """The rows of ``values [B, n]`` sorted, each place 0 .. n - 1 taken once.
 
-    Ties go by ``lots [B, n]``, integers below 2^16, the smaller first, and without them, or
-    where they too are tied, keep the order in which they stand; 0 and -0 are tied; NaN comes last. No gradient flows.
+    Ties go by ``lots [B, n]``, integers below 2^16, the smaller first, and without them, or where they too are tied,
+    keep the order in which they stand; 0 and -0 are tied; NaN comes last. No gradient flows.
     """
     checks.rank("values", values, 2)
     keys, count = _keys(values), values.shape[1]
@@ -109,7 +109,8 @@ def _by_digits(keys: Array, lots: Array | None) -> Order:
 
     Several sorts of single numbers are faster than one of pairs.
     """
-    place = jax.lax.broadcasted_iota(jnp.uint32, keys.shape, 1)
+    # Of the type of the keys, which inside shard_map says that it differs between the devices.
+    place = jnp.zeros_like(keys) + jnp.arange(keys.shape[1], dtype=jnp.uint32)[None]
 
     def sorted_by(digit, at):
         packed = jnp.sort(jnp.take_along_axis(digit, at, axis=1) << 16 | place, axis=1)

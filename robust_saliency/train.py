@@ -13,6 +13,7 @@ from robust_saliency import (
     initialise,
     models,
     optimizer,
+    preemption,
     records,
     sharding,
     trainable,
@@ -180,7 +181,8 @@ class _Training:
         began = time.monotonic()
         window: list[dict] = []
         window_began = began
-        with Progress(self.name, self.total_steps, first, self.experiment.data.batch_size) as progress:
+        title = (self.name, self.total_steps, first, self.experiment.data.batch_size)
+        with Progress(*title) as progress, preemption.deferred() as asked_to_end:
             for done in range(first + 1, self.total_steps + 1):
                 if (done - 1) % self.replays == 0:
                     batch = sharding.put_batch(next(self.batches), self.mesh)
@@ -189,7 +191,8 @@ class _Training:
                     jax.block_until_ready(metrics)
                 window.append(metrics)
                 end_of_epoch = done % self.steps_per_epoch == 0
-                if end_of_epoch or done % settings.log_every == 0:
+                stops = asked_to_end() and done % self.replays == 0
+                if end_of_epoch or stops or done % settings.log_every == 0:
                     values = self._mean_of(window, done)
                     seconds = time.monotonic() - window_began
                     rate = len(window) * self.experiment.data.batch_size / seconds
@@ -203,6 +206,8 @@ class _Training:
                     window_began = time.monotonic()
                 if self.why:
                     break
+                if stops:
+                    self._stop(state, done)
         return done - first, {"compile_seconds": compile_seconds, "loop_seconds": time.monotonic() - began}
 
     def _make_batches(self) -> data_lib.TrainBatches:
@@ -264,15 +269,27 @@ class _Training:
             self._write("validation", done, **metrics)
             why = "" if last else self.judge.patience_is_over(self.metrics.read())
         if saves or why:
-            self.checkpointer.save(
-                done,
-                variables=variables,
-                trainer=state.trainer,
-                position=self.batches.position(),
-                config=self._described(),
-                metrics=metrics,
-            )
+            self._save(state, done, variables, metrics)
         return why
+
+    def _save(self, state: TrainState, done: int, variables: dict, metrics: dict) -> None:
+        self.checkpointer.save(
+            done,
+            variables=variables,
+            trainer=state.trainer,
+            position=self.batches.position(),
+            config=self._described(),
+            metrics=metrics,
+        )
+
+    def _stop(self, state: TrainState, done: int) -> None:
+        """Saves the step, unless a guard may have to go back to the last epoch, and ends the program."""
+        if not self.experiment.train.guard_drop:
+            self._save(state, done, self.judge.kept_variables(state), {})
+            self.checkpointer.wait()
+        kept = checkpoint.steps(workdirs.checkpoints(self.workdir))
+        saved = f"step {kept[-1]} of {self.total_steps} is saved" if kept else "no step had been saved yet"
+        raise preemption.Stopped(f"{self.name}: ended by SIGTERM after step {done}; {saved}. The same command goes on.")
 
     def _learning_rate_scale(self) -> jax.Array:
         return sharding.put_replicated(jnp.float32(self.judge.learning_rate_scale(self.metrics.read())), self.mesh)

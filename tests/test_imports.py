@@ -19,6 +19,7 @@ SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
 PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
 EDGES = {
     "models", "data", "optimizer", "sharding", "checkpoint", "records", "workdirs", "environment", "progress",
+    "preemption",
 }  # fmt: skip
 BUILD = PURE | EDGES | {"config", "config_fields", "config_sections", "initialise", "trainable"}
 

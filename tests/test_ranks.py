@@ -154,3 +154,10 @@ def test_infinities_and_nan_and_the_least_numbers():
     first, last = jax.jit(ranks.places)(values[:, :, None])
     np.testing.assert_array_equal(first[0, :, 0], [5, 4, 3, 2, 0, 1, 5])
     np.testing.assert_array_equal(last[0, :, 0], [6, 4, 3, 2, 0, 1, 6])
+
+
+def test_inside_shard_map_each_device_orders_its_rows(rng):
+    rows = rng.normal(size=(8, 12)).astype(np.float32)
+    mesh, split = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,)), jax.P("data")
+    found = jax.jit(jax.shard_map(ranks.order, mesh=mesh, in_specs=split, out_specs=split))(rows)
+    np.testing.assert_array_equal(found.at, np.argsort(rows, axis=1))

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from robust_saliency import checks
 from robust_saliency.metrics.alike import Alike, alike
+from robust_saliency.metrics.shared import Shared
 from robust_saliency.metrics.sparsity import by_option
 from robust_saliency.types import Array, Images, Key, Labels, Maps, SaliencyFn, Scalar, spec
 
@@ -59,11 +60,30 @@ def attack_stability(
 
     x' is predicted as x is, and the class explained stays the label. The attack is on the *gradient* map, once for a
     network: for another method it is a transferred one, and what it does to that method is a lower bound of what could
-    be done. similarity: as of :func:`noise_stability`. NaN where one of the maps is zero or not finite.
+    be done. But a method with random numbers draws new ones for m(x'), so that they count as well: how much, tells an
+    attack of an epsilon near 0. similarity: as of :func:`noise_stability`. NaN where one of the maps is zero or not
+    finite.
 
     Source: Ghorbani, Abid, Zou 2019 (1710.10547), who attack each method; the transfer is a reconstruction that makes
     methods of many passes affordable.
     """
     spec = spec or AttackStability()
-    checks.same_batch(maps=maps, labels=labels)
-    return alike(maps, saliency_fn(key, attacked_fn(spec.attack), labels), spec)
+    return alike(maps, _attacked_maps(saliency_fn, attacked_fn, key, labels, spec.attack), spec)
+
+
+def _attacked_maps(
+    saliency_fn: SaliencyFn, attacked_fn: AttackedFn, key: Key, labels: Labels, attack: ExplanationAttack
+) -> Maps:
+    images = attacked_fn(attack)
+    checks.same_batch(images=images, labels=labels)
+    return saliency_fn(key, images, labels)
+
+
+SHARED = {
+    AttackStability: Shared(
+        needs=("saliency_fn", "attacked_fn", "key", "labels"),
+        runs=lambda spec: (spec.attack,),
+        make=_attacked_maps,
+        read=lambda made, given, spec: alike(given["maps"], made[0], spec),
+    )
+}

@@ -1,6 +1,7 @@
 """Several metrics of one map in one program: what they have in common is made once.
 
-Every score of a deletion curve is read off the same logits, and every metric of noisy images off the same maps.
+Every score of a deletion curve is read off the same logits, and every metric of noisy images, or of images under one
+attack on the explanation, off the same maps.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from robust_saliency.metrics.allegiance import SHARED as ALLEGIANCE
+from robust_saliency.metrics.attack_stability import SHARED as ATTACK_STABILITY
 from robust_saliency.metrics.complexity import SHARED as COMPLEXITY
 from robust_saliency.metrics.faithfulness import SHARED as FAITHFULNESS
 from robust_saliency.metrics.registry import run
@@ -19,7 +21,9 @@ from robust_saliency.metrics.shared import Shared
 from robust_saliency.metrics.stability import SHARED as STABILITY
 from robust_saliency.types import Array
 
-SHARED: dict[type, Shared] = FAITHFULNESS | COMPLEXITY | ROAD | ALLEGIANCE | STABILITY | RELATIVE_STABILITY
+SHARED: dict[type, Shared] = (
+    FAITHFULNESS | COMPLEXITY | ROAD | ALLEGIANCE | STABILITY | RELATIVE_STABILITY | ATTACK_STABILITY
+)
 
 
 def measure(specs: Mapping[str, Any], **available) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
 
 from robust_saliency.types import Array
 
@@ -37,19 +38,24 @@ def conv_general_dilated(
 ) -> Array:
     """:func:`jax.lax.conv_general_dilated`, of images ``[B, H, W, C]`` and a kernel ``[h, w, C, D]`` as said above.
 
-    What else it may be given (groups, dilation, another order of the axes, one axis or three, two dtypes) it hands to
-    jax as it is. For a Flax network: ``nn.Conv(..., conv_general_dilated=models.conv_general_dilated)``.
+    What else it may be given (groups, dilation, another order of the axes, one axis or three, two dtypes, arrays inside
+    ``shard_map`` or sharded by Explicit axes) it hands to jax as it is. For a Flax network: ``nn.Conv(...,
+    conv_general_dilated=models.conv_general_dilated)``.
     """
     if not _is_plain(lhs, rhs, options):
         return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     image, kernel, strides = lhs.shape[1:3], rhs.shape[:2], tuple(window_strides)
     pairs = jax.lax.padtype_to_pads(image, kernel, strides, padding) if isinstance(padding, str) else padding
-    window = Window(image, kernel, strides, tuple(tuple(pair) for pair in pairs), options.get("precision"))
+    # As jax reads it: when traced, for a context of jax.default_matmul_precision may end before this is lowered.
+    precision = options.get("precision") or jax.config.jax_default_matmul_precision
+    window = Window(image, kernel, strides, tuple(tuple(pair) for pair in pairs), precision)
     return CONVOLUTION.bind(lhs, rhs, window=window)
 
 
 def _is_plain(lhs: Array, rhs: Array, options: dict[str, Any]) -> bool:
     if lhs.ndim != 4 or lhs.dtype != rhs.dtype or not jnp.issubdtype(lhs.dtype, jnp.floating):
+        return False
+    if _is_placed(lhs) or _is_placed(rhs):
         return False
     others = [value for name, value in options.items() if name not in ("dimension_numbers", "precision")]
     axes = options.get("dimension_numbers")
@@ -57,6 +63,12 @@ def _is_plain(lhs: Array, rhs: Array, options: dict[str, Any]) -> bool:
         jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, axes)
         == jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, AXES)
     )
+
+
+def _is_placed(array: Array) -> bool:
+    """Whether its type says which device holds which part: that of a gradient would have to, and no Window knows it."""
+    manual = AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
+    return manual or any(axis is not None for axis in jax.typeof(array).sharding.spec)
 
 
 def _convolution(x: Array, k: Array, *, window: Window) -> Array:
@@ -75,6 +87,8 @@ def _kernel_gradient(x: Array, y: Array, *, window: Window) -> Array:
 
 def _image_gradient_on_cpu(y: Array, k: Array, *, window: Window) -> Array:
     """The kernel, turned about, slides over ``y``, whose pixels stand ``strides`` apart."""
+    if 0 in y.shape:  # the kernel is larger than the image
+        return _image_gradient(y, k, window=window)
     padding = []
     for image, kernel, spread, (before, _) in _sides(y, window):
         low = kernel - 1 - before
@@ -85,6 +99,8 @@ def _image_gradient_on_cpu(y: Array, k: Array, *, window: Window) -> Array:
 
 def _kernel_gradient_on_cpu(x: Array, y: Array, *, window: Window) -> Array:
     """``y`` slides over ``x``, its pixels ``strides`` apart; channels stand for the batch, and the batch for them."""
+    if 0 in y.shape:
+        return _kernel_gradient(x, y, window=window)
     padding = [(low, kernel - 1 + spread - image - low) for image, kernel, spread, (low, _) in _sides(y, window)]
     images, kernels = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
     found = _convolved(images, kernels, window, padding, window_strides=(1, 1), rhs_dilation=window.strides)
@@ -115,8 +131,9 @@ def _primitive(name: str, function: Callable, on_cpu: Callable | None = None) ->
         if function is _kernel_gradient or axes[1] is not None:
             return jax.vmap(lambda a, b: function(a, b, window=window), axes)(first, second), 0
         first = jnp.moveaxis(first, axes[0], 0)
-        joined = made.bind(first.reshape(-1, *first.shape[2:]), second, window=window)
-        return joined.reshape(*first.shape[:2], *joined.shape[1:]), 0
+        joined = first.reshape(-1, *first.shape[2:])
+        found = (function if _is_placed(joined) else made.bind)(joined, second, window=window)
+        return found.reshape(*first.shape[:2], *found.shape[1:]), 0
 
     made.def_impl(function)
     made.def_abstract_eval(abstract)

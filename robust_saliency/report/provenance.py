@@ -54,7 +54,7 @@ def made_with(study: Study) -> list[tuple[str, str]]:
 
 
 def _shared_work(runs: dict[str, int]) -> str:
-    """Curves and noisy images of a map that several metrics read; empty where none is shared."""
+    """Curves, noisy and attacked images of a map that several metrics read; empty where none is shared."""
     if runs.get("made", 0) == runs.get("read", 0):
         return ""
     return f"of each map the metrics read {runs['read']} runs of changed images, of which {runs['made']} were made"

@@ -14,7 +14,7 @@ L2 = Threat(norm="l2", epsilon=0.5)
 # what it takes a number of steps: a spec of that number
 SPECS = {
     "pgd": lambda n: attacks.Untargeted(attack=attacks.PGD(threat=L2, num_steps=n, unroll=False)),
-    "pgd, unrolled": lambda n: attacks.Untargeted(attack=attacks.PGD(threat=L2, num_steps=n)),
+    "pgd, unrolled": lambda n: attacks.Untargeted(attack=attacks.PGD(threat=L2, num_steps=n, unroll=True)),
     "pgd, five restarts": lambda n: attacks.Untargeted(
         attack=attacks.PGD(threat=L2, num_steps=n, num_restarts=5, unroll=False)
     ),

@@ -75,6 +75,29 @@ def test_the_attack_that_is_asked_for_is_that_of_the_spec():
     assert asked == [attack]
 
 
+def test_scores_of_one_attack_share_their_maps_and_each_is_what_it_is_alone(rng):
+    images = rng.uniform(size=(3, SIDE, SIDE, 1)).astype(np.float32)
+    attack = ExplanationAttack(k=3)
+    specs = {
+        "spearman": AttackStability(attack=attack),
+        "kendall": AttackStability(attack=ExplanationAttack(k=3), similarity="kendall"),
+        "weaker": AttackStability(attack=ExplanationAttack(k=3, epsilon=1e-3)),
+    }
+    assert metrics.count_runs(specs.values()) == (3, 2)
+    calls = []
+
+    def counted(key, images, labels):
+        calls.append(len(images))
+        return explain(key, images, labels)
+
+    given = {"key": jax.random.key(0), "labels": jnp.array([0, 1, 0]), "maps": jnp.asarray(images[..., 0])}
+    given["attacked_fn"] = lambda asked: jnp.flip(images, 1 if asked == attack else 2)
+    values, curves = metrics.measure(specs, saliency_fn=counted, **given)
+    assert calls == [3, 3] and not curves
+    for label, spec in specs.items():
+        np.testing.assert_array_equal(values[label], metrics.run(spec, saliency_fn=explain, **given), err_msg=label)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -259,8 +259,7 @@ def test_maps_that_are_not_those_of_the_images_are_one_sentence(name, wrong):
     if METRICS[name][2] == ("maps",) and wrong in ("one for all", "smaller"):
         pytest.skip("this metric is given nothing but maps")
     maps = WRONG_MAPS[wrong](arguments()["maps"])
-    sentence = answer(name, maps=maps)
-    assert str(maps.shape) in sentence or "Batch sizes differ: maps 1, labels 6" in sentence
+    assert str(maps.shape) in answer(name, maps=maps)
 
 
 @mask_metrics

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from robust_saliency import attacks, losses, models
 from robust_saliency.models.convolution import AXES, CONVOLUTION, conv_general_dilated
@@ -18,6 +20,10 @@ WINDOWS = [
     ((9, 8), (5, 2), (3, 1), "SAME"),
     ((8, 8), (2, 3), (3, 2), ((-1, 0), (2, 4))),
 ]
+LAYOUT = {
+    "by example": lambda conv: conv,
+    "an image at a time": lambda conv: jax.vmap(lambda x, k: conv(x[None], k)[0], (0, None)),
+}
 
 
 def ours(x, k, *window):
@@ -96,6 +102,62 @@ def test_half_precision_stays_half(rng):
     value, back = jax.vjp(lambda x, k: ours(x, k, (1, 1), "SAME"), x, k)
     assert {value.dtype, *(part.dtype for part in back(value))} == {jnp.dtype(jnp.bfloat16)}
     assert value[0, 1, 1, 0] == 18
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_an_image_smaller_than_the_kernel_has_gradients_of_zero(strides):
+    x, k = jnp.ones((2, 2, 2, 3)), jnp.ones((3, 3, 3, 4))
+    value, back = jax.jit(lambda x, k: jax.vjp(lambda x, k: ours(x, k, strides, "VALID"), x, k))(x, k)
+    assert value.shape == (2, 0, 0, 4)
+    for gradient, argument in zip(jax.jit(back)(value), (x, k), strict=True):
+        np.testing.assert_array_equal(gradient, np.zeros_like(argument))
+
+
+def test_the_default_precision_is_that_of_the_context_in_which_it_is_traced():
+    """Which ends before the program is lowered."""
+
+    def program(x, k):
+        with jax.default_matmul_precision("highest"):
+            return jax.grad(lambda x, k: jnp.sum(jnp.sin(ours(x, k, (1, 1), "SAME"))), (0, 1))(x, k)
+
+    text = jax.jit(program).lower(jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 4))).as_text()
+    found = re.findall(r"precision_config = \[(.*?)\]", text)
+    assert len(found) == 3 and set(found) == {"#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>"}
+
+
+@pytest.mark.parametrize("where", LAYOUT)
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_gradients_of_a_batch_split_by_example_are_those_of_the_whole(axis_type, where, rng):
+    """Of Explicit axes, those of ``jax.make_mesh``, the type of a gradient says how it is split."""
+    mesh = jax.make_mesh((8,), ("data",), (axis_type,))
+    x, k = (rng.normal(size=shape).astype(np.float32) for shape in ((8, 6, 6, 3), (3, 3, 3, 4)))
+
+    def score(conv):
+        placed = LAYOUT[where](lambda x, k: conv(x, k, (2, 2), "SAME"))
+        return lambda x, k: jnp.sum(jnp.sin(placed(x, k)))
+
+    with jax.set_mesh(mesh):
+        split = jax.device_put(x, NamedSharding(mesh, P("data"))), jax.device_put(k, NamedSharding(mesh, P()))
+        found = jax.jit(jax.grad(score(ours), (0, 1)))(*split)
+    expected = jax.jit(jax.grad(score(theirs), (0, 1)))(x, k)
+    for value, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_gradients_inside_shard_map_are_those_of_the_whole(check_vma, rng):
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    x, k = (rng.normal(size=shape).astype(np.float32) for shape in ((8, 6, 6, 3), (3, 3, 3, 4)))
+
+    def score(conv):
+        return lambda x, k: jnp.sum(jnp.sin(conv(x, k, (2, 2), "SAME")), (1, 2, 3))
+
+    def gradients(of):
+        return jax.jit(jax.grad(lambda x, k: jnp.sum(of(x, k)), (0, 1)))(x, k)
+
+    split = jax.shard_map(score(ours), mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data"), check_vma=check_vma)
+    for value, other in zip(gradients(split), gradients(score(theirs)), strict=True):
+        np.testing.assert_allclose(value, other, atol=2e-5)
 
 
 def layouts(program, *args):
