@@ -5,7 +5,9 @@ in the order of :data:`ARGUMENTS`, which :func:`run` does. A spec also carries t
 class for the defaults and on an instance for its options: ``title``, ``direction`` ('higher', 'lower' or 'none' is
 better), ``range`` (low, high), ``ties`` where an order of the pixels is read (what becomes of equal ones), and the
 first line of its docstring as the definition. NaN means "no meaning here" (an empty mask, a zero map): leave those out
-of means, and state :func:`count_nan`.
+of means, and state :func:`count_nan`. ValueError of one sentence for images that are not floats ``[B, H, W, C]``, for
+maps, masks or labels that are not those of the images, and, outside of a traced program, where values can be seen, for
+masks that are not 0 or 1 and labels that are no class.
 
 Not in ``METRICS``, since they need what is in no evaluation: the similarities of two maps (``SIMILARITIES``),
 :func:`parameter_randomisation`, of two sets of weights, and :func:`input_invariance`, of two networks. On images of

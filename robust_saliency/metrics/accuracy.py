@@ -61,16 +61,22 @@ class Margin:
 def image_accuracy(logits_fn: LogitsFn, images: Images, labels: Labels, spec: Accuracy | None = None) -> Array:
     """:func:`correct` of ``logits_fn(images)``."""
     del spec
-    return correct(logits_fn(images), labels)
+    return correct(_logits(logits_fn, images), labels)
 
 
 def image_confidence(logits_fn: LogitsFn, images: Images, spec: Confidence | None = None) -> Array:
     """:func:`confidence` of ``logits_fn(images)``."""
     del spec
-    return confidence(logits_fn(images))
+    return confidence(_logits(logits_fn, images))
 
 
 def image_margin(logits_fn: LogitsFn, images: Images, labels: Labels, spec: Margin | None = None) -> Array:
     """:func:`margin` of ``logits_fn(images)``."""
     del spec
-    return margin(logits_fn(images), labels)
+    return margin(_logits(logits_fn, images), labels)
+
+
+def _logits(logits_fn: LogitsFn, images: Images) -> Array:
+    checks.rank("images", images, 4)
+    checks.floating("images", images)
+    return logits_fn(images)

@@ -41,6 +41,7 @@ def alignment(logits_fn: LogitsFn, images: Images, spec: Alignment | None = None
     """
     spec = spec or Alignment()
     checks.rank("images", images, 4)
+    checks.floating("images", images)
 
     def total(images):
         logits = logits_fn(images)

@@ -74,7 +74,9 @@ def attack_stability(
 def _attacked_maps(
     saliency_fn: SaliencyFn, attacked_fn: AttackedFn, map_key: Key, labels: Labels, attack: ExplanationAttack
 ) -> Maps:
-    return saliency_fn(map_key, attacked_fn(attack), labels)
+    images = attacked_fn(attack)
+    checks.same_batch(images=images, labels=labels)
+    return saliency_fn(map_key, images, labels)
 
 
 SHARED = {

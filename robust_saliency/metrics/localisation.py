@@ -1,9 +1,9 @@
 """Whether a map points at, lies in and ranks first the pixels of a known mask.
 
 ``masks`` is one array ``[B, H, W]``, or a mapping from names ('lesion', 'evidence', ...) to such arrays, from which the
-spec's ``mask`` chooses. A pixel is in the mask where the value exceeds 1/2, so 0/1 masks may be float or bool. An empty
-mask gives NaN, as does a map that is zero or not finite. Ties count by expectation: a constant map scores the mask's
-share of the image, whatever the mask's place.
+spec's ``mask`` chooses. Masks are 0 or 1, float, integer or bool: ValueError for others where their values can be seen,
+and for another shape than that of the maps. An empty mask gives NaN, as does a map that is zero or not finite. Ties
+count by expectation: a constant map scores the mask's share of the image, whatever the mask's place.
 """
 
 from collections.abc import Mapping
@@ -144,6 +144,7 @@ def inside_of(masks: Masks, name: str, values: Array) -> Array:
     mask = checks.lookup("mask", name, masks) if isinstance(masks, Mapping) else masks
     if mask.shape != values.shape:
         raise ValueError(f"Masks must have the shape of the maps: got {mask.shape}, expected {values.shape}.")
+    checks.known_binary("masks", mask)
     return mask.astype(values.dtype) > 0.5
 
 

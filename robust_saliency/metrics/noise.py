@@ -51,6 +51,9 @@ def noisy_maps(saliency_fn: SaliencyFn, key: Key, images: Images, labels: Labels
     A method with random numbers draws new ones for every map, so that they count as noise too. One draw of the batch
     is explained at a time.
     """
+    checks.rank("images", images, 4)
+    checks.floating("images", images)
+    checks.same_batch(images=images, labels=labels)
 
     def explained(keys: tuple[Key, Key]) -> tuple[Array, Array]:
         key_noise, key_maps = keys

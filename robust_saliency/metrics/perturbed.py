@@ -22,6 +22,7 @@ def rank_order(maps: Array, key: Key) -> Array:
 
 def amount(logits: Array, labels: Labels, kind: str) -> Array:
     """The 'probability' or the 'logit' of the label: ``[B, ...]`` of ``logits [B, ..., K]``, at least float32."""
+    check_labels(logits, labels)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     values = logits if kind == "logit" else jax.nn.softmax(logits, axis=-1)
     index = labels.reshape(-1, *(1,) * (logits.ndim - 1))
@@ -36,6 +37,8 @@ def scores(logits: Array, labels: Labels, whole: Array, kind: str) -> Array:
     """
     if kind in AMOUNTS:
         return amount(logits, labels, kind)
+    if kind == "accuracy":
+        check_labels(logits, labels)
     kept = jnp.argmax(whole, axis=-1) if kind == "allegiance" else labels
     same = jnp.argmax(logits, axis=-1) == kept[:, None]
     unknown = jnp.any(jnp.isnan(logits), axis=-1)
@@ -56,7 +59,16 @@ def is_meaningless(relevance: Array) -> Array:
     return jnp.isnan(relevance[:, 0, 0])
 
 
+def check_labels(logits: Array, labels: Labels) -> None:
+    """ValueError unless ``labels`` are one an example and, where that is known, classes of ``logits [B, ..., K]``."""
+    checks.rank("labels", labels, 1)
+    checks.same_batch(logits=logits, labels=labels)
+    checks.known_labels("labels", labels, logits.shape[-1])
+
+
 def check_shapes(images: Images, maps: Maps) -> None:
+    """ValueError unless ``images`` are floats ``[B, H, W, C]`` and ``maps`` theirs."""
     checks.rank("images", images, 4)
+    checks.floating("images", images)
     if maps.shape != images.shape[:3]:
         raise ValueError(f"Maps must be {images.shape[:3]} for images {images.shape}, got {maps.shape}.")

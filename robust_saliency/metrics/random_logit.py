@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import randomness
+from robust_saliency import checks, randomness
 from robust_saliency.metrics.alike import Alike, alike
 from robust_saliency.metrics.sparsity import by_option
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, SaliencyFn, spec
@@ -37,6 +37,9 @@ def random_logit(
     Source: Sixt, Granz, Landgraf 2020 (1912.09818), the random logit test, with the similarity 'ssim'.
     """
     spec = spec or RandomLogit()
+    checks.rank("images", images, 4)
+    checks.floating("images", images)
+    checks.same_batch(images=images, labels=labels)
     key_class, key_maps = randomness.split(key)
     others = other_labels(key_class, labels, jax.eval_shape(logits_fn, images).shape[-1])
     return alike(maps, saliency_fn(key_maps, images, others), spec)
@@ -46,5 +49,6 @@ def other_labels(key: Key, labels: Labels, num_classes: int) -> Labels:
     """For each of ``labels [B]`` one of the other classes, each as likely."""
     if num_classes < 2:
         raise ValueError(f"A random logit is one of another class: at least two are needed, got {num_classes}.")
+    checks.known_labels("labels", labels, num_classes)
     steps = randomness.draw(jax.random.randint, key, labels.shape, jnp.int32, minval=1, maxval=num_classes)
     return (labels + steps.astype(labels.dtype)) % num_classes

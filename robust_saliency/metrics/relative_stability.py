@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from robust_saliency import checks
 from robust_saliency.metrics.noise import Noise, NoisyMaps, noisy_logits, noisy_maps
 from robust_saliency.metrics.shared import Shared
-from robust_saliency.metrics.sparsity import Relevance, by_sign, relevance
+from robust_saliency.metrics.sparsity import Relevance, by_sign, check_same_shape, relevance
 from robust_saliency.types import Array, Images, Key, Labels, LogitsFn, Maps, SaliencyFn, Scalar, spec
 
 NORMS = {
@@ -131,6 +131,7 @@ def relative_output_stability_of(
 
 
 def _largest(maps: Maps, noisy: NoisyMaps, change: Array, counts: Array, spec: RelativeStability) -> Array:
+    check_same_shape(maps, noisy.maps[:, 0])
     values, others = relevance(maps, spec.sign), by_sign(noisy.maps, spec.sign)
     ratios = _relative_change(values, others, spec) / jnp.maximum(change, spec.least_change)
     largest = jnp.max(jnp.where(counts, ratios, -jnp.inf), axis=1)

@@ -38,6 +38,7 @@ def mask_reliance(
     """
     spec = spec or MaskReliance()
     checks.rank("images", images, 4)
+    checks.floating("images", images)
     inside = inside_of(masks, spec.mask, images[..., 0])
     without = imputation.linear(images, inside)
     before, after = (perturbed.amount(logits_fn(x), labels, spec.score) for x in (images, without))

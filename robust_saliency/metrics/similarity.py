@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_saliency import checks, map_distances, ranks
-from robust_saliency.metrics.sparsity import Relevance, Shares, by_option, peak, relevance
+from robust_saliency.metrics.sparsity import Relevance, Shares, by_option, check_same_shape, peak, relevance
 from robust_saliency.types import Array, Maps, spec
 
 UNITS = ("diagonal", "pixels")
@@ -159,8 +159,7 @@ def centre_shift(maps: Maps, other_maps: Maps, spec: CentreShift | None = None) 
 
 
 def _both(maps: Maps, other_maps: Maps, sign: str) -> tuple[Array, Array]:
-    if maps.shape != other_maps.shape:
-        raise ValueError(f"Two maps of one shape are compared, got {maps.shape} and {other_maps.shape}.")
+    check_same_shape(maps, other_maps)
     return relevance(maps, sign), relevance(other_maps, sign)
 
 

@@ -85,6 +85,12 @@ def amounts(maps: Maps, sign: str) -> Array:
     return values / peak(values)
 
 
+def check_same_shape(maps: Maps, other_maps: Maps) -> None:
+    """ValueError for maps of two shapes, of which one could be broadcast over the other without a word."""
+    if maps.shape != other_maps.shape:
+        raise ValueError(f"Two maps of one shape are compared, got {maps.shape} and {other_maps.shape}.")
+
+
 @spec
 class Gini(Shares):
     """Gini index of the relevance: 0 for a constant map, 1 - 1/n for a single pixel out of n."""

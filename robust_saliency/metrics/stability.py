@@ -14,7 +14,7 @@ from robust_saliency import checks
 from robust_saliency.metrics.alike import Alike, alike_each
 from robust_saliency.metrics.noise import Noise, NoisyMaps, noisy_maps
 from robust_saliency.metrics.shared import Shared
-from robust_saliency.metrics.sparsity import Relevance, by_option, by_sign, peak, relevance
+from robust_saliency.metrics.sparsity import Relevance, by_option, by_sign, check_same_shape, peak, relevance
 from robust_saliency.types import Array, Images, Key, Labels, Maps, SaliencyFn, Scalar, spec
 
 
@@ -130,6 +130,7 @@ def relative_distance(maps: Maps, other_maps: Maps, sign: str) -> Array:
 
     A zero other map is at distance 1; NaN where the map is zero, or one of the two not finite.
     """
+    check_same_shape(maps, other_maps)
     values, others = relevance(maps, sign), by_sign(other_maps, sign)
     scale = peak(values)
     return _length((others - values) / scale) / _length(values / scale)

@@ -32,9 +32,11 @@ def class_distribution(labels: Labels, activated: Array, num_classes: int) -> Ar
     """The shares of the classes among the top examples of each unit, ``[U, K]``, summing to 1.
 
     labels: of those examples, int32 ``[U, k]``, such as ``all_labels[top.ids]``. activated: bool ``[U, k]``, which of
-    them count, :attr:`Top.activated`; a unit without one, such as a dead unit, has NaN.
+    them count, :attr:`Top.activated`; a unit without one, such as a dead unit, has NaN. ValueError for labels that are
+    known to be none of the K classes.
     """
     checks.rank("labels", labels, 2)
+    checks.known_labels("labels", labels, num_classes)
     if activated.shape != labels.shape:
         raise ValueError(
             f"labels and activated are of the same examples [U, k], got {labels.shape}, {activated.shape}."

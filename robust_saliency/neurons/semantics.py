@@ -54,7 +54,12 @@ def class_similarities(real: Array, by_label: Array, by_target: Array) -> ClassS
 
 
 def class_means(representations: Array, labels: Labels, num_classes: int) -> Array:
-    """The mean representation of the real images of each class, ``[K, D]``, from ``[N, ...]``; NaN for an empty one."""
+    """The mean representation of the real images of each class, ``[K, D]``, from ``[N, ...]``; NaN for an empty one.
+
+    ValueError for labels that are known to be none of the K classes.
+    """
+    checks.same_batch(representations=representations, labels=labels)
+    checks.known_labels("labels", labels, num_classes)
     flat = _flat(representations)
     is_class = jax.nn.one_hot(labels, num_classes, dtype=flat.dtype)
     counts = is_class.sum(0)[:, None]
@@ -69,7 +74,8 @@ def representation_ratios(
     ``r1 = d(phi(x*), m_y) / d(phi(x*), m_t)`` and ``r2 = d(phi(x*), phi(x)) / d(phi(x*), m_t)``, with phi the
     representation of the adversarial image x* and of the real image x that it was made from (``[B, ...]`` each), m_c
     the mean of class c (``means [K, D]``, :func:`class_means`), y the true label and t the target. Below 1: represented
-    like what it shows. NaN where the distance to the target is 0, or a mean is missing. A reconstruction.
+    like what it shows. NaN where the distance to the target is 0, or a mean is missing. ValueError for labels and
+    targets that are known to be no class of the means. A reconstruction.
     """
     spec = spec or Ratios()
     checks.same_batch(adversarial=adversarial, real=real, labels=labels, targets=targets)
@@ -79,6 +85,8 @@ def representation_ratios(
             f"Representations and means must be of one layer, got {adversarial.shape[1]} and {real.shape[1]} values an "
             f"image, and means of {means.shape[-1]}."
         )
+    checks.known_labels("labels", labels, len(means))
+    checks.known_labels("targets", targets, len(means))
     distance = DISTANCES[spec.distance]
     to_target = distance(adversarial, means[targets])
     below = jnp.where(to_target == 0, jnp.nan, to_target)

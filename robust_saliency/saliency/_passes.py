@@ -60,21 +60,17 @@ def accumulate(
 
 def score_gradients(logits_fn: LogitsFn, points: Array, labels: Labels, score: str) -> Array:
     """Signed gradients ``[B, S, H, W, C]`` at ``points [B, S, H, W, C]``, S points an image, in one pass."""
-    flat, labels = _flat(points, labels)
-    return score_gradient(logits_fn, flat, labels, score).reshape(points.shape)
+    return score_gradient(logits_fn, _flat(points), labels, score, points.shape[1]).reshape(points.shape)
 
 
 def scores_at(logits_fn: LogitsFn, points: Array, labels: Labels, score: str) -> Array:
     """Scores ``[B, S]`` of ``points [B, S, H, W, C]`` in one pass, without a gradient."""
-    flat, labels = _flat(points, labels)
-    return label_score(logits_fn(flat), labels, score).reshape(points.shape[:2])
+    return label_score(logits_fn(_flat(points)), labels, score, points.shape[1]).reshape(points.shape[:2])
 
 
-def _flat(points: Array, labels: Labels) -> tuple[Array, Labels]:
+def _flat(points: Array) -> Array:
     """The points of an image are neighbours in the pass, so a batch that is sharded over devices stays where it is."""
-    batch, chunk = points.shape[:2]
-    labels = jnp.broadcast_to(labels[:, None], (batch, chunk)).reshape(-1)
-    return points.reshape(batch * chunk, *points.shape[2:]), labels
+    return points.reshape(-1, *points.shape[2:])
 
 
 def after(images: Images, done: Array) -> Images:

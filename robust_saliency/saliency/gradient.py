@@ -48,16 +48,24 @@ def input_x_gradient(logits_fn: LogitsFn, key: Key, images: Images, labels: Labe
     return reduce_entries(difference * score_gradient(logits_fn, images, labels, spec.score), spec)
 
 
-def score_gradient(logits_fn: LogitsFn, images: Images, labels: Labels, score: str) -> Array:
-    """Signed d score_y / d x, ``[B, H, W, C]``: that of the sum over examples, which do not depend on one another."""
-    return jax.grad(lambda x: label_score(logits_fn(x), labels, score).sum())(images)
+def score_gradient(logits_fn: LogitsFn, images: Images, labels: Labels, score: str, points: int = 1) -> Array:
+    """Signed d score_y / d x, ``[B, H, W, C]``: that of the sum over examples, which do not depend on one another.
+
+    points: see :func:`label_score`.
+    """
+    return jax.grad(lambda x: label_score(logits_fn(x), labels, score, points).sum())(images)
 
 
-def label_score(logits: Array, labels: Labels, score: str) -> Array:
-    """``[B]``: the score of each label (:class:`MapSpec`), at least float32 whatever the model computes in."""
-    scores = class_scores(logits, labels.shape[0], score)
+def label_score(logits: Array, labels: Labels, score: str, points: int = 1) -> Array:
+    """``[B]``: the score of each label (:class:`MapSpec`), at least float32 whatever the model computes in.
+
+    points: so many neighbouring rows of the logits have the label of one image. The labels come as the user gave them,
+    since those that a loop has repeated can no longer be read.
+    """
+    scores = class_scores(logits, labels.shape[0] * points, score)
     checks.known_labels("labels", labels, scores.shape[1])
-    return jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
+    each = jnp.broadcast_to(labels[:, None], (labels.shape[0], points)).reshape(-1)
+    return jnp.take_along_axis(scores, each[:, None], axis=1)[:, 0]
 
 
 def class_scores(logits: Array, batch_size: int, score: str) -> Array:

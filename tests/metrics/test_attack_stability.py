@@ -47,6 +47,14 @@ def test_one_image_of_the_batch_alone_may_change(rng):
     np.testing.assert_allclose(score(images, attacked, jnp.array([0, 0])), [1, -1], atol=1e-6)
 
 
+def test_a_random_map_is_not_stable(rng):
+    """The correlation of 36 independent pixels has the deviation 1 / sqrt(35)."""
+    images, attacked = rng.uniform(size=(2, 300, SIDE, SIDE, 1)).astype(np.float32)
+    values = np.asarray(score(images, attacked, jnp.zeros(300, int)))
+    assert abs(values.mean()) < 4 / np.sqrt(35 * 300)
+    np.testing.assert_allclose(values.std(), 1 / np.sqrt(35), rtol=0.15)
+
+
 def test_a_map_without_relevance_has_no_stability(rng):
     images = rng.uniform(size=(2, SIDE, SIDE, 3)).astype(np.float32)
     attacked = images.copy()

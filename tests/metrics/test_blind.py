@@ -7,12 +7,16 @@ from robust_saliency import metrics, randomness
 from robust_saliency.metrics import blind
 
 jit_gini, jit_total_variation = jax.jit(metrics.gini), jax.jit(metrics.total_variation)
+jit_entropy = jax.jit(metrics.entropy)
 
 
 def test_random_maps_have_the_numbers_of_uniform_noise(key):
     maps = jax.jit(blind.random_map, static_argnums=1)(key, (64, 32, 32))
     np.testing.assert_allclose(np.mean(jit_gini(maps)), 1 / 3, atol=0.003)
     np.testing.assert_allclose(np.mean(jit_total_variation(maps)), 2 / 3, atol=0.005)
+    # -sum p ln p with p = u / (n/2): ln(n/2) - 2 E[u ln u], and E[u ln u] = -1/4.
+    entropy = (np.log(32 * 32 / 2) + 1 / 2) / np.log(32 * 32)
+    np.testing.assert_allclose(np.mean(jit_entropy(maps)), entropy, atol=0.0005)
 
 
 def test_a_random_map_with_one_key_an_example_is_free_of_the_batch(key):

@@ -98,6 +98,41 @@ def test_scale_does_not_matter(metric, exponent, rng):
     np.testing.assert_allclose(metric(maps * np.float32(10.0**exponent), masks), metric(maps, masks), rtol=1e-5)
 
 
+def test_one_pixel_alone_by_hand():
+    """Of 16 pixels 8 in the mask. One in it leaves 7 places to 15 ties, of which 7 are in it; one beside, 8 in it."""
+    maps = np.eye(16, dtype=np.float32).reshape(16, 4, 4)
+    masks, inside = np.repeat(half("top"), 16, axis=0), np.arange(16) < 8
+    np.testing.assert_array_equal(jit_pointing(maps, masks), inside)
+    np.testing.assert_array_equal(jit_mass(maps, masks), inside)
+    expected = np.where(inside, (1 + 7 * 7 / 15) / 8, 7 * 8 / 15 / 8)
+    np.testing.assert_allclose(jit_rank(maps, masks), expected, rtol=1e-6)
+    quarter = {"lesion": masks, "evidence": masks & (np.arange(4) < 2)}
+    expected = np.where(inside, np.arange(16) % 4 < 2, np.nan)
+    np.testing.assert_array_equal(jax.jit(relevance_mass_given)(maps, quarter), expected)
+
+
+def test_random_maps_have_the_share_of_the_mask_on_average(rng):
+    """Of 100 pixels 30 in the mask: the pointing game is a toss, rank accuracy hypergeometric, mass a mean of shares.
+
+    Given another mask of 50 pixels, which holds 20 of the 30, it is 20 / 50.
+    """
+    count, pixels, size = 600, 100, 30
+    maps = rng.uniform(size=(count, 10, 10)).astype(np.float32)
+    mask, other = np.zeros((2, count, 10, 10), np.float32)
+    mask[:, :3], other[:, 1:6] = 1, 1
+    deviations = {
+        jit_pointing: np.sqrt(0.3 * 0.7),
+        jit_rank: np.sqrt(size * 0.3 * 0.7 * (pixels - size) / (pixels - 1)) / size,
+        jit_mass: np.sqrt(0.3 * 0.7 / 3 / pixels),
+    }
+    for metric, deviation in deviations.items():
+        values = np.asarray(metric(maps, mask))
+        assert abs(values.mean() - 0.3) < 4 * deviation / np.sqrt(count)
+        np.testing.assert_allclose(values.std(), deviation, rtol=0.15)
+    given = jax.jit(relevance_mass_given)(maps, {"lesion": other, "evidence": mask})
+    assert abs(np.mean(given) - 0.4) < 4 * np.sqrt(0.4 * 0.6 / 3 / 50 / count)
+
+
 def test_signed_maps_never_leave_the_unit_interval():
     """Elsewhere the mass of a signed map is -0.17 or 1.08: negative relevance is subtracted from the total."""
     maps = np.array([[[3.0, -2.5], [1.0, -1.0]]], np.float32)

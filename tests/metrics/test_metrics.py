@@ -3,13 +3,14 @@
 import collections
 import functools
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import metrics, randomness
+from robust_saliency import metrics, randomness, saliency
 from robust_saliency.baselines import Baseline
 from robust_saliency.metrics import METRICS
 
@@ -114,6 +115,20 @@ def test_an_example_is_free_of_its_neighbours_the_order_and_the_batch_size(name)
 
 
 @every_metric
+def test_three_devices_give_what_one_gives_and_do_not_talk(name):
+    dtype = np.float64 if name in ill_conditioned else np.float32
+    mesh = jax.make_mesh((3,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.enable_x64(dtype is np.float64):
+        run, available = compiled(name), arguments(dtype=dtype)
+        placed = jax.device_put(available, jax.NamedSharding(mesh, jax.P("batch")))
+        program = run.func.lower(*run.args, placed, **run.keywords).compile({"xla_backend_optimization_level": 0})
+        assert not re.search(r"all-(gather|reduce|to-all)|collective-permute", program.as_text())
+        values = program(*run.args, placed, **run.keywords)
+        assert len(values.sharding.device_set) == 3
+        np.testing.assert_allclose(values, run(available), rtol=1e-5, atol=1e-6)
+
+
+@every_metric
 def test_one_trace_when_only_the_data_change(name):
     run = compiled(name)
     first, before = run(arguments(0)), traces[name]
@@ -206,6 +221,93 @@ def test_run_names_what_is_missing_unknown_or_misspelt():
         metrics.run(metrics.Gini(), map=maps)
     with pytest.raises(ValueError, match=r"No metric has the spec dict. Choices: accuracy, "):
         metrics.run({}, maps=maps)
+
+
+# Wrong maps, masks and labels
+
+
+def answer(name, **changes):
+    """What the metric says to wrong arguments; their values can be seen, for they are constants of the program."""
+    available = arguments() | changes
+
+    def run(key):
+        def saliency_fn(key, images, labels):
+            return saliency.gradient(logits_fn, key, images, labels, saliency.Gradient())
+
+        given = available | {"key": key}
+        attacked = {"attacked_fn": lambda attack: available["images"]}
+        return metrics.run(METRICS[name][0](), logits_fn=logits_fn, saliency_fn=saliency_fn, **attacked, **given)
+
+    with pytest.raises(ValueError) as caught:
+        jax.eval_shape(run, available["key"])
+    (sentence,) = str(caught.value).splitlines()
+    assert sentence.endswith(".")
+    return sentence
+
+
+WRONG_MAPS = {
+    "without columns": lambda maps: maps[..., 0],
+    "with channels": lambda maps: maps[..., None],
+    "one for all": lambda maps: maps[:1],
+    "smaller": lambda maps: maps[:, 1:],
+}
+
+
+@map_metrics
+@pytest.mark.parametrize("wrong", WRONG_MAPS)
+def test_maps_that_are_not_those_of_the_images_are_one_sentence(name, wrong):
+    """One map for all would be broadcast, and a score of images that it does not explain."""
+    if METRICS[name][2] == ("maps",) and wrong in ("one for all", "smaller"):
+        pytest.skip("this metric is given nothing but maps")
+    maps = WRONG_MAPS[wrong](arguments()["maps"])
+    assert str(maps.shape) in answer(name, maps=maps)
+
+
+@mask_metrics
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mask: mask[:, 1:], r"Masks must have the shape of the maps: got \(6, 4, 5\), expected \(6, 5, 5\)"),
+        (lambda mask: mask[:1], r"Masks must have the shape of the maps: got \(1, 5, 5\), expected \(6, 5, 5\)"),
+        (lambda mask: 255 * mask, "masks must be 0 or 1 everywhere, found 255 among"),
+        (lambda mask: 0.7 * mask, r"masks must be 0 or 1 everywhere, found 0\.7 among"),
+        (lambda mask: np.nan * mask, "masks must be 0 or 1 everywhere, found nan among"),
+    ],
+    ids=["smaller", "one for all", "8 bits", "soft", "nan"],
+)
+def test_masks_of_another_size_or_not_binary_are_one_sentence(name, change, message):
+    masks = {mask: change(array) for mask, array in arguments()["masks"].items()}
+    assert re.match(message, answer(name, masks=masks))
+
+
+@mask_metrics
+def test_a_mask_that_is_not_there_is_one_sentence(name):
+    masks = {"lession": np.ones((BATCH, SIDE, SIDE))}
+    assert re.match(r"Unknown mask '\w+'\..* Choices: lession\.", answer(name, masks=masks))
+
+
+@pytest.mark.parametrize("name", [name for name, (*_, needs) in METRICS.items() if "labels" in needs])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda labels: labels[:1], r"Batch sizes differ: .*labels 1"),
+        (lambda labels: labels + 1, r"labels must lie in 0\.\.2, found 1\.\.3"),
+        (lambda labels: labels - 1, r"labels must lie in 0\.\.2, found -1\.\.1"),
+        (lambda labels: labels.astype(np.float32), "labels must be integers"),
+    ],
+    ids=["one for all", "above", "below", "floats"],
+)
+def test_labels_that_are_no_classes_of_the_images_are_one_sentence(name, change, message):
+    """pytorch-grad-cam lets one target stand for a batch; an index of -1 would be the last class."""
+    labels = np.array([0, 1, 2, 1, 0, 2], np.int32)
+    assert re.match(message, answer(name, labels=change(labels)))
+
+
+@pytest.mark.parametrize("name", [name for name, (*_, needs) in METRICS.items() if "images" in needs])
+def test_images_of_eight_bits_or_another_rank_are_one_sentence(name):
+    images = arguments()["images"]
+    assert "divide 8-bit images by 255" in answer(name, images=(255 * images).astype(np.uint8))
+    assert "images must have 4 axes, got shape (6, 5, 5)" in answer(name, images=images[..., 0])
 
 
 def test_count_nan_counts_examples_not_points():

@@ -42,6 +42,13 @@ def test_noise_has_the_distribution_that_it_says_and_both_signs(kind):
     assert len(np.unique(noisy)) > 0.9 * noisy.size / 2
 
 
+def test_a_scale_that_is_a_whole_number_is_that_number():
+    """captum's NoiseTunnel refuses an integer."""
+    np.testing.assert_array_equal(
+        collect(keys(), grey(), Noise(scale=1)).images, collect(keys(), grey(), Noise(scale=1.0)).images
+    )
+
+
 def test_noisy_images_stay_in_the_box_and_the_samples_of_an_example_follow_each_other():
     images = jnp.round(jax.random.uniform(jax.random.key(1), (BATCH, SIDE, SIDE, 3)))
     noisy = collect(keys(), images, Noise(scale=1.0, num_samples=3))

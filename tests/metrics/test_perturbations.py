@@ -24,6 +24,8 @@ from robust_saliency.metrics.infidelity import random_squares
 from robust_saliency.metrics.subsets import random_set
 
 BATCH, SIDE, CHANNELS = 3, 6, 2
+PIXELS = SIDE * SIDE
+FRACTIONS = np.array([0, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])  # of the allegiance's curve
 weights = np.random.default_rng(2).normal(size=(SIDE, SIDE, CHANNELS)).astype(np.float32)
 
 
@@ -97,6 +99,14 @@ def test_the_share_that_a_map_cannot_foretell_is_what_is_not_along_the_gradient(
     found = score(share, images, other)
     np.testing.assert_allclose(found, 1 - cosine**2, atol=0.05)
     np.testing.assert_allclose(score(share, images, 1e-8 * other, lambda x: 100 * logits_fn(x)), found, rtol=1e-3)
+
+
+@pytest.mark.parametrize("most_side", [4, 5, 8, 100])
+def test_squares_need_not_divide_the_image_nor_fit_it(most_side, images):
+    """Elsewhere patches that do not divide the image end with an error."""
+    spec = Infidelity(perturbation="squares", most_side=most_side)
+    assert (score(spec, images, attribution(images)) < 1e-9).all()
+    assert (score(spec, images, 2 * attribution(images)) > 1e-3).all()
 
 
 def test_squares_are_of_every_size_and_reach_every_pixel():
@@ -195,9 +205,8 @@ def test_effective_complexity_counts_the_pixels_that_are_needed(images):
 
 def in_numpy(logits, maps, images, value):
     """The published protocol, written down again as the authors' loop."""
-    fractions = [0, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     curve = []
-    for fraction in fractions:
+    for fraction in FRACTIONS:
         kept = []
         for image, values in zip(images, maps, strict=True):
             threshold = np.sort(values.ravel())[::-1][round(fraction * values.size)]
@@ -205,7 +214,7 @@ def in_numpy(logits, maps, images, value):
             deleted[(values > threshold) & (values != 0)] = value
             kept.append(np.argmax(logits(deleted[None])[0]) == np.argmax(logits(image[None])[0]))
         curve.append(kept)
-    return np.trapezoid(np.array(curve, float), fractions, axis=0)
+    return np.trapezoid(np.array(curve, float), FRACTIONS, axis=0)
 
 
 @pytest.mark.parametrize(("colour", "value"), [("black", 0.0), ("white", 1.0)])
@@ -316,6 +325,90 @@ def test_road_takes_all_channels_and_any_batch(rng):
     whole = np.asarray(curve(images, gradient, keys))
     assert whole.shape == (BATCH, 9) and len(np.unique(whole)) == whole.size
     np.testing.assert_allclose(curve(images[2:], gradient[2:], keys[2:]), whole[2:], rtol=1e-5)
+
+
+# One planted pixel, of which every metric knows what it must be
+
+
+def planted_pixel(images):
+    """The class 1 hangs on one pixel: its logit is 1 where it is lit, 0.2 like its neighbours, or 0."""
+    value = images[:, 2, 3, 0]
+    return jnp.stack([jnp.full_like(value, 0.5), value], -1)
+
+
+ONE_PIXEL = {
+    "deletion": metrics.Deletion(score="accuracy", points=PIXELS + 1),
+    "insertion": metrics.Insertion(score="accuracy", points=PIXELS + 1),
+    "road": Road(),
+    "combined": Road(order="combined"),
+    "allegiance": Allegiance(),
+    "complexity": EffectiveComplexity(score="logit", tolerated=1e-3, points=PIXELS + 1),
+    "infidelity": Infidelity(scaling="share"),
+    "correlation": FaithfulnessCorrelation(),
+    "monotonicity": Monotonicity(patch=2, num_samples=1, score="logit"),
+    "completeness": Completeness(),
+}
+# The pixel has a rank R: any of 0 .. P - 1 alike often where the map is random, or tells no pixel from another.
+OF_RANK = {
+    "deletion": 1 / 2,  # area (R + 1/2) / P
+    "insertion": 1 / 2,
+    "road": np.mean(1 - np.round(np.arange(1, 10) / 10 * PIXELS) / PIXELS),  # R >= the number removed
+    "combined": 0,
+    "complexity": (PIXELS + 1) / 2 / PIXELS,  # the first R + 1
+    # The squares of a map's cosines with the pixels sum to one; by chance a factor fits one of 32 draws.
+    "infidelity": (1 - 1 / PIXELS) * (1 - 1 / 32),
+}
+EXPECTED = {
+    "planted": {
+        "deletion": 1 / 2 / PIXELS,
+        "insertion": 1 - 1 / 2 / PIXELS,
+        "road": 0,
+        "combined": 1 / 2,
+        "allegiance": 0.03 / 2,  # gone at the first of its fractions above 0
+        "complexity": 1 / PIXELS,
+        "infidelity": 0,
+        "correlation": 1,
+        "monotonicity": 1,
+        "completeness": 0,
+    },
+    "constant": {
+        **OF_RANK,
+        "allegiance": 0.9,  # paints nothing
+        "correlation": np.nan,
+        "monotonicity": np.nan,
+        "completeness": PIXELS - 1,
+    },
+    "random": {
+        **OF_RANK,
+        "allegiance": np.trapezoid(1 - np.round(PIXELS * FRACTIONS) / PIXELS, FRACTIONS),
+        "correlation": 0,
+        "monotonicity": 0,
+        "completeness": PIXELS / 2 - 1,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_a_planted_pixel_is_found_by_a_map_of_it_and_by_others_as_often_as_chance_has_it(kind, rng):
+    count = 800
+    shape = (count, SIDE, SIDE)
+    lit = np.full((*shape, 1), 0.2, np.float32)
+    lit[:, 2, 3] = 1
+    maps = {"planted": np.zeros(shape), "constant": np.ones(shape), "random": rng.uniform(size=shape)}[kind]
+    maps[:, 2, 3] += kind == "planted"
+    given = {
+        "key": randomness.per_example_keys(jax.random.key(0), jnp.arange(count)),
+        "images": lit,
+        "labels": np.ones(count, np.int32),
+        "maps": maps.astype(np.float32),
+    }
+    found, _ = jax.jit(lambda given: metrics.measure(ONE_PIXEL, logits_fn=planted_pixel, **given))(given)
+    for label, expected in EXPECTED[kind].items():
+        values = np.asarray(found[label], np.float64)
+        np.testing.assert_array_equal(np.isnan(values), np.isnan(expected), err_msg=label)
+        chance = values.std() / np.sqrt(count)
+        rounding = 0.002 if label == "infidelity" else 1e-5  # its expected value is that of many draws
+        assert np.isnan(expected) or abs(values.mean() - expected) <= 4 * chance + rounding, label
 
 
 # Runs that metrics share

@@ -151,6 +151,24 @@ def test_logits_that_do_not_move_are_divided_by_the_least_change(given):
     np.testing.assert_allclose(values[0], 2 * values[1], rtol=1e-6)
 
 
+def test_random_maps_have_the_change_of_two_draws(rng):
+    """Of two maps of U(0, 1), the first a pixel divided by at least its mean 1/2:
+
+    ``E (a - b)^2 / max(a, 1/2)^2 = int_0^(1/2) 4 q + int_(1/2)^1 q / a^2`` with ``q = a^2 - a + 1/3`` is
+    ``1/3 + 5/6 - ln 2``. The image of 1/2 changes by a tenth of that everywhere, one logit by 2.
+    """
+    side, square = 64, 1 / 3 + 5 / 6 - np.log(2)
+    maps, others = rng.uniform(size=(2, 4, side, side)).astype(np.float32)
+    images = np.full((4, side, side, 1), 0.5, np.float32)
+    noisy = NoisyMaps(1.1 * images[:, None], others[:, None])
+    logits = np.tile(np.float32([5, 0]), (4, 1))
+    moved = logits[:, None] + np.float32([2, 0])
+    found = score((maps, images, noisy, logits, moved), RelativeInputStability())
+    np.testing.assert_allclose(found, np.sqrt(square) / 0.1, rtol=0.05)
+    found = score((maps, images, noisy, logits, moved), RelativeOutputStability())
+    np.testing.assert_allclose(found, np.sqrt(square) * side / 2, rtol=0.05)
+
+
 def test_the_map_that_is_the_image_changes_as_the_image_does(rng):
     """One channel, every pixel at its mean: the map m = 3 x has the relative change of x, so the ratio is one."""
     images = np.full((2, SIDE, SIDE, 1), 0.5, np.float32)

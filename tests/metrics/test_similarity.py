@@ -225,6 +225,25 @@ def test_kendall_follows_order_alone_reaches_its_ends_and_is_less_than_spearman_
     np.testing.assert_allclose(jit_kendall(tied, four), [5 / np.sqrt(30)], rtol=1e-6)
 
 
+def test_single_pixels_by_hand():
+    """Two other pixels of n: of two maps of one 1 each, both coefficients are that of a fourfold table, -1/(n - 1)."""
+    first, second = np.zeros((2, 1, 3, 4), np.float32)
+    first[0, 0, 1], second[0, 2, 3] = 5, 0.1
+    for similarity in (jit_spearman, jit_kendall):
+        np.testing.assert_allclose(similarity(first, second), [-1 / 11], rtol=1e-5)
+        np.testing.assert_allclose(similarity(first, 7 * first), [1], rtol=1e-6)
+    top = jax.jit(lambda a, b: top_k_intersection(a, b, TopK(k=1)))
+    np.testing.assert_array_equal([top(first, second), top(first, first)], [[0], [1]])
+
+
+def test_of_random_maps_the_coefficients_have_the_deviation_of_independence(rng):
+    first, second = rng.uniform(size=(2, 1500, 4, 5)).astype(np.float32)
+    for similarity, variance in ((jit_spearman, 1 / 19), (jit_kendall, 2 * (2 * 20 + 5) / (9 * 20 * 19))):
+        values = np.asarray(similarity(first, second))
+        assert abs(values.mean()) < 4 * np.sqrt(variance / len(values))
+        np.testing.assert_allclose(values.std(), np.sqrt(variance), rtol=0.1)
+
+
 # SSIM
 
 

@@ -19,6 +19,13 @@ def test_closed_forms():
     np.testing.assert_allclose(jit_total_variation(np.array([[[1.0, 2.0, 4.0]]])), [1.5 / (7 / 3)], rtol=1e-6)
 
 
+def test_one_pixel_alone_differs_from_as_many_neighbours_as_it_has():
+    maps = np.eye(20, dtype=np.float32).reshape(20, 4, 5)
+    rows, columns = np.indices((4, 5)).reshape(2, -1)
+    neighbours = 4 - (rows % 3 == 0) - (columns % 4 == 0)
+    np.testing.assert_allclose(jit_total_variation(maps), neighbours / 31 * 20, rtol=1e-6)
+
+
 def test_borders_do_not_wrap():
     edge = np.zeros((1, 1, 8), np.float32)
     edge[0, 0, 0] = 1.0

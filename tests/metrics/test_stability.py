@@ -177,6 +177,14 @@ def test_the_largest_grows_with_the_draws_and_the_mean_has_the_value_of_theory(r
     np.testing.assert_allclose(jit_average(maps, many, AverageSensitivity()), [theory], rtol=0.05)
 
 
+@both
+def test_sensitivity_of_random_maps_is_that_of_two_draws(Spec, of, over_draws, rng):
+    """|a - b|^2 of two of U(0, 1) is 1/6 a pixel, |a|^2 is 1/3; over 64 x 64 pixels and ten draws hardly anything is
+    left of chance."""
+    maps, others = rng.uniform(size=(3, 64, 64)), rng.uniform(size=(3, 10, 64, 64))
+    np.testing.assert_allclose(of(*given(maps, others), Spec()), np.sqrt(1 / 2), atol=0.03)
+
+
 def test_scores_of_equal_noise_share_their_maps_and_each_is_what_it_is_alone(images):
     noise = metrics.Noise(scale=0.05, num_samples=3)
     specs = {

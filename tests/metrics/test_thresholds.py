@@ -63,6 +63,28 @@ def test_a_random_map_has_one_half(rng):
     np.testing.assert_allclose(values.std(), deviation, rtol=0.15)
 
 
+def test_one_pixel_alone_by_hand():
+    """Of 35 pixels 10 in the mask: it beats 25, is tied with all other pairs, or loses to 10 of them."""
+    maps = np.eye(35, dtype=np.float32).reshape(35, 7, 5)
+    mask = np.zeros_like(maps)
+    mask[:, :2] = 1
+    inside = np.arange(35) < 10
+    np.testing.assert_allclose(auc(maps, mask), np.where(inside, 1 / 2 + 1 / 20, 1 / 2 - 1 / 50), rtol=1e-5)
+    np.testing.assert_allclose(iou(maps, mask), 10 / 35, rtol=1e-6)
+    mask[:, :2], mask[:, 0, 0], mask[:, 3, 3] = 0, 1, 1
+    np.testing.assert_allclose(iou(maps, mask)[0], 1 / 2, rtol=1e-6)
+
+
+def test_the_best_iou_of_one_pixel_in_a_random_map_is_one_over_its_rank(rng):
+    """The rank is any of 1 .. n alike often, so the mean is the n-th harmonic number over n."""
+    maps = rng.random((2000, 4, 5)).astype(np.float32)
+    mask = np.zeros_like(maps)
+    mask[:, 1, 2] = 1
+    expected, squares = np.sum(1 / np.arange(1, 21)) / 20, np.sum(1 / np.arange(1, 21) ** 2) / 20
+    deviation = np.sqrt((squares - expected**2) / len(maps))
+    assert abs(iou(maps, mask).mean() - expected) < 4 * deviation
+
+
 def test_nothing_inside_nothing_beside_and_meaningless_maps(maps, mask):
     mask[0], mask[1], maps[2], maps[3, 0, 0] = 0, 1, 0, np.nan
     np.testing.assert_array_equal(np.isnan(auc(maps, mask)), [True, True, True, True, False, False])

@@ -64,5 +64,7 @@ def test_shapes_that_will_not_do_are_one_sentence():
         neurons.consistency(np.ones((4, 3)) / 3, np.eye(2))
     with pytest.raises(ValueError, match=r"of the same examples \[U, k\], got \(4, 4\), \(4, 3\)"):
         neurons.class_distribution(LABELS, ACTIVATED[:, :3], 3)
+    with pytest.raises(ValueError, match=r"^labels must lie in 0\.\.1, found 0\.\.2\.$"):
+        neurons.class_distribution(LABELS, ACTIVATED, 2)
     with pytest.raises(ValueError, match=r"Affinity\.sigma must be above 0, got 0"):
         Affinity(sigma=0)

@@ -52,6 +52,23 @@ def test_ratios_on_a_line():
     np.testing.assert_allclose(found.r2, [2 / 3, 3, np.nan, 0], rtol=1e-6)
 
 
+def test_ratios_of_planted_units_by_hand():
+    """A red image a tenth darker, meant as green: the unit of red is near red, that of both is near neither, one dead.
+
+    Means over places: red images 1/4, 1/8 and 0 in the three units, the green one 0, 1/8 and 0; the adversarial one
+    nine tenths of red.
+    """
+    images, _ = images_and_masks()
+    units = jax.jit(lambda x: LOGITS_FN.output(x, capture=("mean",)).features["mean"])
+    real, adversarial = np.asarray(units(images[:3])), np.asarray(units(0.9 * images[:1]))
+    means = jax.jit(neurons.class_means, static_argnums=2)(real, np.array([0, 0, 1]), 2)
+    np.testing.assert_allclose(means, [[1 / 4, 1 / 8, 0], [0, 1 / 8, 0]], rtol=1e-6)
+    for unit, expected in (("pure", 1 / 9), ("mixed", 1), ("dead", np.nan)):
+        one = slice(*{"pure": (0, 1), "mixed": (1, 2), "dead": (2, 3)}[unit])
+        found = ratios(adversarial[:, one], real[:1, one], np.array([0]), np.array([1]), means[:, one])
+        np.testing.assert_allclose([found.r1, found.r2], [[expected]] * 2, rtol=1e-5, err_msg=unit)
+
+
 def test_ratios_against_numpy_and_alone(rng):
     values = rng.normal(size=(30, 2, 3, 4)).astype(np.float32)
     labels = rng.integers(0, 3, 30)
@@ -87,3 +104,10 @@ def test_what_will_not_do_is_one_sentence():
         neurons.class_similarities(ones, ones, ones[:, :2])
     with pytest.raises(ValueError, match=r"must be of one layer, got 3 and 3 values an image, and means of 4"):
         neurons.representation_ratios(ones, ones, np.zeros(2, int), np.ones(2, int), np.ones((2, 4)))
+    with pytest.raises(ValueError, match=r"^labels must lie in 0\.\.1, found 0\.\.2\.$"):
+        neurons.class_means(ones, np.array([0, 2]), 2)
+    with pytest.raises(ValueError, match=r"Batch sizes differ: representations 2, labels 1"):
+        neurons.class_means(ones, np.array([0]), 2)
+    for labels, targets, name in (([0, 2], [1, 1], "labels"), ([0, 0], [1, 2], "targets")):
+        with pytest.raises(ValueError, match=rf"^{name} must lie in 0\.\.1, found"):
+            neurons.representation_ratios(ones, ones, np.array(labels), np.array(targets), ones)

@@ -46,6 +46,25 @@ def test_the_limit_is_the_percentile_of_all_maps_of_the_row_together():
     assert pictures.colour_limit([lonely]) == 5.0
 
 
+@pytest.mark.parametrize("kind", ["signed", "magnitude"])
+def test_a_map_of_any_scale_is_painted_alike(kind, rng):
+    """Elsewhere tiny values are skipped, or a map is divided by a scale that is taken for 0."""
+    values = rng.normal(size=(20, 30)).astype(np.float32)
+    shown = decode(pictures.map_png(values, pictures.colour_limit([values]), kind))
+    assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 50
+    for scale in np.float32([1e-30, 1e-8, 1e8]):
+        again = decode(pictures.map_png(scale * values, pictures.colour_limit([scale * values]), kind))
+        assert np.abs(again.astype(int) - shown).max() <= 6, "one level of 255"
+
+
+def test_a_map_that_is_negative_nearly_everywhere_has_a_limit():
+    """Elsewhere it is the percentile of the signed values, which is then 0."""
+    values = -np.ones((20, 20))
+    values[:2] = 0
+    assert pictures.colour_limit([values]) == 1
+    assert decode(pictures.map_png(values, 1.0, "signed"))[0, 0].tolist() == [255, 255, 255]
+
+
 def test_runs_in_a_row_share_their_limit(study):
     rows = pictures.picture_rows(study)
     strip = rows[0].strips[0]

@@ -142,6 +142,29 @@ def test_guided_backprop_by_hand(key):
     assert np.abs(found - plain).max() > 0.1
 
 
+def test_an_activation_that_is_used_twice_is_guided_both_times(key):
+    """captum's hooks sit on modules: of a ReLU that is called twice, or is a function, one call or none is guided."""
+    first, second, third = (RNG.normal(size=size).astype(np.float32) for size in ((12, 8), (8, 7), (7, 3)))
+
+    def made(activation):
+        def apply(variables, images, *, mode="eval", key=None, capture=(), edit=None):
+            hidden = activation(activation(images.reshape(len(images), -1) @ first) @ second)
+            return models.Output(hidden @ third, {}, {})
+
+        return models.Classifier(init=None, apply=apply, with_activation=made)
+
+    images, labels = RNG.normal(size=(4, 3, 2, 2)).astype(np.float32), np.array([0, 1, 2, 0])
+    spec = GuidedBackprop(sign="signed", channels="none")
+    logits_fn = made(jax.nn.relu).logits_fn({})
+    found = jax.jit(lambda x: guided_backprop(logits_fn, key, x, labels, spec))(images)
+    below = images.reshape(4, -1) @ first
+    above = np.maximum(below, 0) @ second
+    back = np.where(above > 0, np.maximum(third[:, labels].T, 0), 0) @ second.T
+    back = np.where(below > 0, np.maximum(back, 0), 0) @ first.T
+    np.testing.assert_allclose(found, back.reshape(images.shape), atol=1e-5)
+    assert np.abs(found).max((1, 2, 3)).min() > 0.1
+
+
 @pytest.mark.parametrize(
     ("method", "spec"),
     [(grad_cam, GradCAM()), (grad_cam_plus_plus, GradCAMPlusPlus()), (guided_backprop, GuidedBackprop())],

@@ -116,6 +116,19 @@ def test_complete_to_1e_4_on_a_smooth_net_with_32_nodes(key, score):
     np.testing.assert_allclose(relative, absolute / np.abs(scores["x"] - scores["black"]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_more_steps_do_not_make_it_less_complete(key, name):
+    """The weights of many steps are small and their sum is long: elsewhere the error grows with the steps."""
+    errors = []
+    for num_steps in (20, 600):
+        spec = IntegratedGradients(rule=name, num_steps=num_steps, max_images=60, sign="signed", channels="sum")
+        maps = jax.jit(lambda x, spec=spec: integrated_gradients(smooth, key, x, LABELS, spec))(IMAGES)
+        error = completeness_error(smooth, IMAGES, LABELS, maps, jnp.zeros_like(IMAGES), relative=True)
+        errors.append(float(error.max()))
+    rounding = 1e-5
+    assert errors[1] < max(errors[0] / 10, rounding) and errors[1] < 0.01
+
+
 def test_completeness_error_of_a_map_that_is_ten_percent_short(key):
     maps = integrated_gradients(linear, key, IMAGES, LABELS, IntegratedGradients(num_steps=2, **SIGNED))
     change = linear(IMAGES)[np.arange(3), LABELS]

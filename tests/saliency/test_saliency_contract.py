@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -79,10 +80,12 @@ def network(function):
     return classifier._replace(with_activation=lambda activation: classifier).logits_fn({})
 
 
-@network
-def net(images):
+def smooth(images):
     hidden = jnp.einsum("bhwc,hwck->bk", images, jnp.asarray(WEIGHTS, images.dtype))
     return jnp.tanh(hidden) @ jnp.asarray(HEAD, images.dtype)
+
+
+net = network(smooth)
 
 
 @network
@@ -129,6 +132,68 @@ def test_the_map_of_an_example_does_not_depend_on_its_batch(method):
     everyone = method(net, KEYS, IMAGES, LABELS)
     order = np.array([3, 0])
     np.testing.assert_allclose(method(net, KEYS[order], IMAGES[order], LABELS[order]), everyone[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_example_on_each_of_five_devices_has_the_map_that_it_has_on_one(name):
+    """A batch of one each, and the devices do not talk."""
+    mesh = jax.make_mesh((BATCH,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    placed = jax.device_put((KEYS, IMAGES, LABELS), jax.NamedSharding(mesh, jax.P("batch")))
+    program = compiled(net).lower(*placed, ROWS[name]).compile({"xla_backend_optimization_level": 0})
+    assert not re.search(r"all-(gather|reduce|to-all)|collective-permute", program.as_text())
+    maps = program(*placed, ROWS[name])
+    assert len(maps.sharding.device_set) == BATCH
+    np.testing.assert_allclose(maps, compiled(net)(KEYS, IMAGES, LABELS, ROWS[name]), atol=2e-6)
+
+
+@jax.jit
+def of_scaled_logits(scale, spec):
+    scaled = network(lambda images: scale * smooth(images))
+    return saliency.run(scaled, KEYS, IMAGES, LABELS, spec)
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name != "grad_cam_plus_plus"])
+def test_logits_of_any_scale_have_a_map_of_that_scale(name):
+    """No floor such as 1e-7 in it. The shares of Grad-CAM++ are no more of one degree in the slopes, as published."""
+    unscaled = np.asarray(of_scaled_logits(np.float32(1), ROWS[name]))
+    for scale in np.float32([1e-8, 1e8]):
+        maps = np.asarray(of_scaled_logits(scale, ROWS[name]))
+        np.testing.assert_allclose(maps / scale, unscaled, rtol=1e-4, atol=1e-5 * unscaled.max())
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if hasattr(row, "max_images")])
+def test_no_pass_holds_more_images_than_allowed(name):
+    """Elsewhere all points of all images go at once, until the memory is full."""
+    seen = []
+
+    @network
+    def counting(images):
+        seen.append(len(images))
+        return smooth(images)
+
+    most = dataclasses.replace(ROWS[name], max_images=2 * BATCH)
+    jax.eval_shape(lambda keys: saliency.run(counting, keys, IMAGES, LABELS, most), KEYS)
+    assert max(seen) == 2 * BATCH
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (IMAGES[0], LABELS, r"images must have 4 axes, got shape \(4, 3, 2\)"),
+        ((255 * IMAGES).astype(np.uint8), LABELS, "got dtype uint8; divide 8-bit images by 255"),
+        (IMAGES, LABELS[:1], "Batch sizes differ: images 5, labels 1"),
+        (IMAGES, LABELS.astype(np.float32), r"labels must be integers \[B\], got dtype float32"),
+        (IMAGES, LABELS + 1, r"labels must lie in 0\.\.2, found 1\.\.3"),
+        (IMAGES, LABELS - 1, r"labels must lie in 0\.\.2, found -1\.\.1"),
+    ],
+    ids=["one image", "8 bits", "one label for all", "float labels", "above", "below"],
+)
+@pytest.mark.parametrize("name", ROWS)
+def test_images_and_labels_that_will_not_do_are_one_sentence(name, images, labels, message):
+    """pytorch-grad-cam answers one target for a batch with empty maps of all images but the first."""
+    with pytest.raises(ValueError, match=message) as caught:
+        jax.eval_shape(lambda keys: saliency.run(net, keys, images, labels, ROWS[name]), KEYS)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("method", [name for name in ROWS if name not in (*COMPARE_CLASSES, *SPREAD)], indirect=True)

@@ -68,6 +68,12 @@ def test_moments_of_the_noise_on_a_quadratic():
     np.testing.assert_allclose(entries["squared"], entries["mean"] ** 2 + entries["variance"], rtol=1e-4)
 
 
+def test_a_sigma_that_is_a_whole_number_is_that_number(key):
+    """captum's NoiseTunnel refuses an integer."""
+    whole, real = (entries_of(key, IMAGES, sigma=sigma, num_samples=2) for sigma in (1, 1.0))
+    np.testing.assert_array_equal(whole, real)
+
+
 @pytest.mark.parametrize("chunk_size", [4, 10])
 def test_a_tiny_variance_beside_a_large_mean_does_not_cancel(key, chunk_size):
     """Gradients of 0 +- 0.01 in the first channel, 1000 +- 0.01 in the second; the variance of both is about 1e-4.
