@@ -1,0 +1,80 @@
+"""kill -9 at any moment of a study (training, saving, evaluating, reporting): the same command ends it as if nothing
+had happened, number by number."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from robust_saliency import records
+from tests import tiny
+
+CONFIG = "--config=tests/faults/small_study.py"
+RUNS = ("seed0/standard", "seed0/linf")
+OFTEN = 30
+
+
+def started(workdir):
+    return tiny.launch(CONFIG, f"--workdir={workdir}")
+
+
+def finished(command):
+    _, err = command.communicate(timeout=600)
+    assert command.returncode == 0, err
+    return err
+
+
+def ending(workdir) -> dict:
+    """All numbers that a study ends with, but for times."""
+    found = {}
+    for run in RUNS:
+        folder = workdir / run
+        for table in ("examples", "maps"):
+            found[f"{run}/{table}"] = (folder / "evaluation" / f"{table}.csv").read_bytes()
+        rows = records.MetricsLog(folder).read()
+        found[f"{run}/training"] = [{**row, "images_per_second": None} for row in rows]
+        for arrays in ("curves", "pictures", "randomisation"):
+            held = records.read_npz(folder / "evaluation" / f"{arrays}.npz")
+            found |= {f"{run}/{arrays}/{name}": held[name].tobytes() for name in held}
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The numbers, and how long it took."""
+    first, second = (tmp_path_factory.mktemp(name) for name in ("first", "second"))
+    finished(started(first))  # compiles
+    began = time.monotonic()
+    finished(started(second))
+    seconds = time.monotonic() - began
+    assert ending(first) == ending(second)
+    return ending(second), seconds
+
+
+def killed_and_finished(workdir, undisturbed, number):
+    expected, seconds = undisturbed
+    rng = np.random.default_rng(number)
+    moments = np.sort(rng.uniform(0.02, 0.98, size=rng.integers(1, 4))) * seconds
+    kills = 0
+    for moment in moments:
+        command = started(workdir)
+        time.sleep(moment)
+        kills += command.poll() is None
+        command.kill()
+        command.communicate()
+    finished(started(workdir))
+    assert ending(workdir) == expected
+    print(json.dumps({"number": number, "killed after": [round(float(m), 2) for m in moments], "kills": int(kills)}))
+    return kills
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_killed_at_random_moments_it_ends_with_the_same_numbers(tmp_path, undisturbed, number):
+    assert killed_and_finished(tmp_path, undisturbed, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(3, 3 + OFTEN))
+def test_killed_often(tmp_path, undisturbed, number):
+    killed_and_finished(tmp_path, undisturbed, number)
