@@ -100,6 +100,16 @@ def read_csv(path: str | Path) -> dict[str, np.ndarray]:
     return csv_columns.from_text(str(path), _text(Path(path)))
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether the file exists. ValueError where the manifest lists it and it does not: somebody took it away."""
+    path = Path(path)
+    if path.is_file():
+        return True
+    if _entry(path)[1]:
+        raise ValueError(f"{path} is missing, though it was written once: {MANIFEST} lists it; write it again.")
+    return False
+
+
 class MetricsLog:
     """``metrics.jsonl`` of a workdir: one JSON object a line, with the step first."""
 

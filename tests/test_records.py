@@ -209,3 +209,18 @@ def test_a_damaged_metrics_line_is_named(workdir):
     (workdir / "metrics.jsonl").write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged: line 2 is no JSON object\.$"):
         records.MetricsLog(workdir).read()
+
+
+def test_a_file_that_was_taken_away_is_missed_and_one_that_never_was_is_not(tmp_path):
+    with workdirs.Workdir(str(tmp_path)):
+        path = tmp_path / "evaluation" / "pictures.npz"
+        assert not records.is_there(path)
+        records.write_npz(path, {"a": np.zeros(2)})
+        assert records.is_there(path)
+        path.unlink()
+        with pytest.raises(
+            ValueError, match=r"pictures\.npz is missing, though it was written once: manifest\.json lists"
+        ):
+            records.is_there(path)
+        records.remove(path)
+        assert not records.is_there(path)

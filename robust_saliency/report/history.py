@@ -33,7 +33,7 @@ def read(workdir: Path, config: Mapping[str, Any]) -> tuple[Phase, ...]:
         step = max((row["step"] for row in rows), default=step)
         epoch = max((row["epoch"] for row in rows if "epoch" in row), default=epoch)
         facts = workdir / folder / "training.json"
-        found.append(Phase(label, rows, records.read_json(facts) if facts.is_file() else {}))
+        found.append(Phase(label, rows, records.read_json(facts) if records.is_there(facts) else {}))
     return tuple(found)
 
 

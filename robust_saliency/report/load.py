@@ -272,7 +272,7 @@ def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
 
 
 def _read_if_there(path: Path, reader: Callable[[Path], Any]) -> Any:
-    return reader(path) if path.is_file() else None
+    return reader(path) if records.is_there(path) else None
 
 
 def _read_curves(path: Path) -> dict[str, np.ndarray] | None:
