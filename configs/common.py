@@ -120,7 +120,7 @@ def metric(name: str, **changes) -> ConfigDict:
     config.baseline = _baseline()  # deletion, insertion, completeness, ...: what a deleted pixel becomes
     config.colour = placeholder(str)  # allegiance_auc: black or white
     config.tolerated = placeholder(float)  # effective_complexity: distance from the score of the whole image
-    config.perturbation = placeholder(str)  # infidelity: noise or squares
+    config.perturbation = placeholder(str)  # infidelity, which is made for signed maps: noise or squares
     config.most_side = placeholder(int)  # infidelity with squares: pixels
     config.scaling = placeholder(str)  # infidelity: none, best, share
     config.fraction = placeholder(float)  # faithfulness_correlation: share of the pixels in a set

@@ -8,6 +8,7 @@ reads. These two are the only files that import Orbax.
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,11 @@ class Restored(NamedTuple):
     config: dict[str, Any]
 
 
+def _whole(directory: str | Path) -> Path:
+    """Absolute and without '..': Orbax writes below a path that has it, but cannot read there."""
+    return Path(os.path.abspath(directory))
+
+
 class Checkpointer:
     """Context manager that saves and restores the steps of one run below ``directory``.
 
@@ -56,7 +62,7 @@ class Checkpointer:
     ):
         if keep_last < 1 or keep_best < 0:
             raise ValueError(f"keep_last must be >= 1 and keep_best >= 0, got {keep_last} and {keep_best}.")
-        self.directory = Path(directory).absolute()
+        self.directory = _whole(directory)
         self._best = {"metric": best_metric, "mode": one_of("best_mode", best_mode, ("max", "min"))}
         self._keep_last, self._keep_best = keep_last, keep_best
         self._damaged: set[int] = set()
@@ -169,7 +175,7 @@ def load_variables(
     one. Without ``abstract_variables`` the leaves are NumPy arrays. Raises ValueError where there is no such step, and
     where none is whole.
     """
-    directory = Path(directory).absolute()
+    directory = _whole(directory)
     found = steps(directory)
     if not found:
         raise ValueError(f"There is no checkpoint in {directory}.")

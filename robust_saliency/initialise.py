@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_saliency import checkpoint, config, models, trainable, workdirs
+from robust_saliency import checkpoint, checks, config, models, trainable, workdirs
 from robust_saliency import data as data_lib
 
 # Sections of a config that say how weights came about.
@@ -86,6 +86,13 @@ def check_fits(described: dict, data: data_lib.Data) -> None:
             f"The run was trained on images {shape} of the classes {', '.join(names)}; the data holds images "
             f"{tuple(data.image_shape)} of the classes {', '.join(data.class_names)}."
         )
+
+
+def check_layers(classifier: models.Classifier, evaluation: config.Evaluation) -> None:
+    """Raises ValueError where a map is to be made of a layer that the network does not have."""
+    for label, method in evaluation.maps:
+        if layer := getattr(method.spec, "layer", ""):
+            checks.one_of(f"layer in config.evaluation.maps.{label}.layer", layer, classifier.layers)
 
 
 def from_run(variables: dict, init_from: config.InitFrom, workdir: str) -> dict:

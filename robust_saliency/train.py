@@ -66,6 +66,7 @@ def _checked(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
     params = jax.eval_shape(classifier.init, jax.random.key(0))["params"]
     trainable.labels(params, experiment.train.trainable)
     experiment.objective.function.check(classifier, experiment.objective.spec)
+    initialise.check_layers(classifier, experiment.evaluation)
     return classifier
 
 

@@ -213,3 +213,11 @@ def test_padding_does_not_count_in_validation():
     some = validate(variables, {**batch, "valid": np.array([True, True, False, False])}, jax.random.key(0))
     assert some["examples"].tolist() == [1.0, 1.0, 0.0]
     assert float(some["loss"][2]) == 0.0
+
+
+def test_a_map_of_a_layer_that_is_not_there_is_refused_before_any_training(tmp_path):
+    experiment = tiny.experiment(evaluation={"maps": {"gradient": {"name": "grad_cam", "layer": "conv33"}}})
+    message = r"Unknown layer in config\.evaluation\.maps\.gradient\.layer 'conv33'\. Did you mean 'conv3'"
+    with pytest.raises(ValueError, match=message):
+        train.train(experiment, str(tmp_path))
+    assert not (tmp_path / "checkpoints").exists()

@@ -155,6 +155,7 @@ def build(
         for name in (*capture, *edit):
             checks.one_of("layer", name, layers)
         settings = checks.lookup("mode", mode, MODES)
+        variables = _with_state(variables)
         logits, state, features, called = forward(variables, images, Pass(settings, key, tuple(capture), edit))
         for name in (*capture, *edit):
             if name not in called:
@@ -163,6 +164,15 @@ def build(
         return Output(logits, state if settings.update else variables["state"], {n: features[n] for n in capture})
 
     return Classifier(init, apply, layers, classes, image_shape)
+
+
+def _with_state(variables: Variables) -> Variables:
+    """Those of a Linen module's own ``init`` too, whose collections stand beside 'params'."""
+    if "params" not in variables:
+        raise ValueError(f"variables must hold 'params', got {', '.join(map(repr, variables)) or 'nothing'}.")
+    if "state" in variables:
+        return variables
+    return {"params": variables["params"], "state": {name: variables[name] for name in variables if name != "params"}}
 
 
 def missing_key(layer: str) -> ValueError:

@@ -29,8 +29,9 @@ def from_linen(
     ``nn.Conv`` takes the convolution of :mod:`robust_saliency.models.convolution` where it was given none of its own.
 
     Every submodule is a layer, named by its path ('block1/conv'); ``layers`` narrows them down to the names given.
-    Collections other than 'params' make up the state. Random layers draw from ``key``. Submodules inside ``nn.scan``
-    and ``nn.vmap`` cannot be captured or edited and are not listed.
+    Collections other than 'params' make up the state, ``{"params": ..., "state": {"batch_stats": ...}}``; variables as
+    ``module.init`` gives them, or as you trained them, are taken as they are. Random layers draw from ``key``.
+    Submodules inside ``nn.scan`` and ``nn.vmap`` cannot be captured or edited and are not listed.
 
     Raises:
       ValueError: the module does not return logits ``[B, num_classes]``; unknown names in ``layers``.

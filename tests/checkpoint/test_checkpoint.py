@@ -164,3 +164,14 @@ def test_bad_arguments_are_one_sentence(tmp_path):
         with pytest.raises(ValueError, match=r"cannot hold arrays without elements, got 0/none\.$"):
             saver.save(1, variables={"none": jnp.zeros((0, 3))}, position={}, metrics={}, **rest)
     assert checkpoint.steps(tmp_path) == []
+
+
+def test_a_folder_named_by_way_of_its_parent_is_read_as_it_is_written(tmp_path):
+    """Orbax writes below ``a/../b``, and then says of every file there that its path is invalid."""
+    there = tmp_path / "elsewhere" / ".." / "run"
+    (tmp_path / "elsewhere").mkdir()
+    with checkpoint.Checkpointer(there, asynchronous=False) as saver:
+        save_run(saver, 3)
+        restored = saver.restore(*run_of(3))
+    assert_same(restored.variables, run_of(3)[0])
+    assert_same(checkpoint.load_variables(there)[0], run_of(3)[0])

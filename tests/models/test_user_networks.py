@@ -292,3 +292,24 @@ def test_nested_nnx_lists_are_plain_dicts_with_string_keys(key):
     params = classifier.init(key)["params"]
     assert jax.tree.map(jnp.shape, params["blocks"]["1"]["layers"]["0"]) == {"kernel": (3, 3), "bias": (3,)}
     assert classifier.layers[-1] == "blocks/1" and "blocks/0/layers/0" in classifier.layers
+
+
+def test_variables_as_linen_gives_them_are_taken_as_they_are():
+    """Who brings trained weights has ``{'params', 'batch_stats'}``."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.BatchNorm(use_running_average=not train)(nn.Conv(4, (3, 3))(x))
+            return nn.Dense(3)(nn.relu(x).mean((1, 2)))
+
+    images, net = jnp.linspace(0, 1, 2 * 8 * 8 * 3).reshape(2, 8, 8, 3), Net()
+    own = net.init(jax.random.key(0), images)
+    own = {**own, "batch_stats": jax.tree.map(lambda leaf: leaf + 0.5, own["batch_stats"])}
+    classifier = from_linen(net, (8, 8, 3))
+    expected = net.apply(own, images)
+    np.testing.assert_allclose(jax.jit(classifier.logits_fn(own))(images), expected, rtol=1e-5)
+    changed = classifier.apply(own, images, mode="batch").state
+    assert changed.keys() == {"batch_stats"}
+    with pytest.raises(ValueError, match=r"variables must hold 'params', got 'batch_stats'\."):
+        classifier.apply({"batch_stats": own["batch_stats"]}, images)
