@@ -44,6 +44,9 @@ def made_with(study: Study) -> list[tuple[str, str]]:
     for run in study.runs:
         step, seconds = run.summary.get("checkpoint_step"), run.summary.get("seconds")
         text = f"checkpoint of step {step}" if step is not None else ""
+        checkpoints = run.folder.parent / "checkpoints"
+        if step is not None and checkpoints.is_dir() and not (checkpoints / str(step)).is_dir():
+            text += ", which is no longer kept: training went on since, so evaluate again"
         text += "".join(_training_time(phase) for phase in run.phases)
         text += f", evaluated in {numbers.duration(seconds)}" if seconds is not None else ""
         facts.append((f"{run.label}, seed {run.seed}", text.lstrip(", ")))

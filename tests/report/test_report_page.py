@@ -92,6 +92,15 @@ def test_a_workdir_of_one_run(study):
     assert 'data-name="maps gradient"' in page and "objective.threat.norm" in page
 
 
+def test_weights_that_were_evaluated_and_are_gone_are_told(copy):
+    for kept, said in (("960", False), ("1200", True)):
+        checkpoints = copy / "seed0" / "linf" / "checkpoints"
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        (checkpoints / kept).mkdir(parents=True)
+        gone = "checkpoint of step 960, which is no longer kept: training went on since, so evaluate again"
+        assert report(copy).read_text().count(gone) == said
+
+
 def test_a_run_in_phases_shows_all_of_its_training(copy):
     run = copy / "seed0" / "linf"
     config = json.loads((run / "config.json").read_text())
