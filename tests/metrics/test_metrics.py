@@ -235,7 +235,7 @@ def answer(name, **changes):
             return saliency.gradient(logits_fn, key, images, labels, saliency.Gradient())
 
         given = available | {"key": key}
-        attacked = {"attacked_fn": lambda attack: available["images"]}
+        attacked = {"attacked_fn": lambda attack: available["images"], "map_key": available["key"]}
         return metrics.run(METRICS[name][0](), logits_fn=logits_fn, saliency_fn=saliency_fn, **attacked, **given)
 
     with pytest.raises(ValueError) as caught:
