@@ -55,6 +55,9 @@ from robust_saliency.metrics.subsets import FaithfulnessCorrelation, faithfulnes
 from robust_saliency.metrics.thresholds import BestIoU, MaskAUC, best_iou, mask_auc
 from robust_saliency.types import Array
 
+# What a metric may ask for: logits_fn(images); saliency_fn(key, images, labels) -> maps, the method that is judged;
+# attacked_fn(attack) -> images under that ExplanationAttack; key, for what the metric draws; map_key, with which the
+# maps were made; images, labels (the class that is explained), maps; masks by name.
 ARGUMENTS = ("logits_fn", "saliency_fn", "attacked_fn", "key", "map_key", "images", "labels", "maps", "masks")
 
 _PERTURBED = ("logits_fn", "key", "images", "labels", "maps")
