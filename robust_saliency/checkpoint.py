@@ -37,11 +37,6 @@ class Restored(NamedTuple):
     config: dict[str, Any]
 
 
-def _whole(directory: str | Path) -> Path:
-    """Absolute and without '..': Orbax writes below a path that has it, but cannot read there."""
-    return Path(os.path.abspath(directory))
-
-
 class Checkpointer:
     """Context manager that saves and restores the steps of one run below ``directory``.
 
@@ -62,7 +57,7 @@ class Checkpointer:
     ):
         if keep_last < 1 or keep_best < 0:
             raise ValueError(f"keep_last must be >= 1 and keep_best >= 0, got {keep_last} and {keep_best}.")
-        self.directory = _whole(directory)
+        self.directory = _absolute(directory)
         self._best = {"metric": best_metric, "mode": one_of("best_mode", best_mode, ("max", "min"))}
         self._keep_last, self._keep_best = keep_last, keep_best
         self._damaged: set[int] = set()
@@ -175,7 +170,7 @@ def load_variables(
     one. Without ``abstract_variables`` the leaves are NumPy arrays. Raises ValueError where there is no such step, and
     where none is whole.
     """
-    directory = _whole(directory)
+    directory = _absolute(directory)
     found = steps(directory)
     if not found:
         raise ValueError(f"There is no checkpoint in {directory}.")
@@ -218,6 +213,11 @@ def _ranked(metrics: dict[int, dict[str, float]], best: dict[str, str]) -> list[
     sign = -1.0 if best["mode"] == "max" else 1.0
     scores = {step: sign * values.get(best["metric"], math.nan) for step, values in metrics.items()}
     return sorted((step for step in scores if not math.isnan(scores[step])), key=lambda step: (scores[step], step))
+
+
+def _absolute(directory: str | Path) -> Path:
+    """Without '..', below which Orbax writes but cannot read."""
+    return Path(os.path.abspath(directory))
 
 
 def _plain_json(name: str, value: Any) -> Any:

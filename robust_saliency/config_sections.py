@@ -129,7 +129,6 @@ class Benchmark:
     """
 
     parts: tuple[str, ...] = BENCHMARK_PARTS
-
     batch_size: int = 128
     image_size: int = 32
     channels: int = 3

@@ -22,15 +22,12 @@ from robust_saliency import (
 )
 from robust_saliency.attacks import stages
 from robust_saliency.config import MASK_FIELDS, Experiment
-from robust_saliency.config_fields import Method
 from robust_saliency.config_sections import AVERAGED
 from robust_saliency.evaluate_blind import Averages, average, blind_kinds
 from robust_saliency.evaluate_programs import Explained, Programs, make_programs, own_metrics, usable_metrics
 from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 
-# Steps of an iterated attack that are compiled as one program and called again for a longer attack.
-STEPS_A_CHUNK = 5
 # Of the files that an evaluation writes; those of another number are made again.
 FORMAT = 3
 # Fields of config.data that decide which images are evaluated, and how they look.
@@ -131,11 +128,10 @@ def _with_averages(one: Explained, averages: Averages, mesh) -> Explained:
 def _measured(programs: Programs, settings, staged, variables: dict, one: Explained) -> dict:
     """All that is measured on one batch, as host arrays: 'example', 'maps', and by map 'measured' (values, curves)."""
     batch, example = one.batch, dict(one.example)
-    for label, method in settings.attacks:
+    for label, _ in settings.attacks:
         keys = per_example_keys(key_of(label), batch["id"])
         if label in programs.attacks:
-            images = _attacked(programs, label, method, variables, keys, batch)
-            withstood = programs.correct(variables, images, batch["label"])
+            withstood = programs.correct(variables, programs.attacks[label](variables, keys, batch), batch["label"])
         elif label not in staged:
             withstood = ~programs.decisions[label](variables, keys, batch)
         else:
@@ -151,18 +147,6 @@ def _measured(programs: Programs, settings, staged, variables: dict, one: Explai
         map_keys = per_example_keys(key_of(label), batch["id"]) if label in one.maps else blind_keys
         measured[label][0].update(program(variables, keys, map_keys, batch, maps[label], attacked))
     return jax.device_get({"example": example, "maps": maps, "measured": measured})
-
-
-def _attacked(programs: Programs, label: str, method: Method, variables, keys, batch):
-    start, advance, finish, whole = programs.attacks[label]
-    if start is None:
-        return whole(variables, keys, batch)
-    # What begins as a constant XLA copies to each device, and the first steps would be a program of their own.
-    state = jax.device_put(start(keys, batch), batch["label"].sharding)
-    chunks, rest = divmod(method.spec.num_steps, STEPS_A_CHUNK)
-    for num_steps in [STEPS_A_CHUNK] * chunks + [rest] * (rest > 0):
-        state = advance(variables, state, batch, num_steps)
-    return finish(variables, state, batch)
 
 
 class _Results:

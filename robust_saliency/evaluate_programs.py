@@ -64,7 +64,9 @@ def make_programs(classifier: models.Classifier, settings: Evaluation, masks: tu
         predict=jax.jit(predict),
         correct=jax.jit(correct),
         attacks={
-            label: _attack_programs(classifier, method) for label, method in settings.attacks if not is_decision(method)
+            label: jax.jit(_attack_program(classifier, method))
+            for label, method in settings.attacks
+            if not is_decision(method)
         },
         decisions={
             label: jax.jit(_decision_program(classifier, method))
@@ -79,30 +81,16 @@ def make_programs(classifier: models.Classifier, settings: Evaluation, masks: tu
     )
 
 
-def _attack_programs(classifier: models.Classifier, method: Method) -> tuple:
-    spec = method.spec
-
-    def loss_of(variables, labels):
+def _attack_program(classifier: models.Classifier, method: Method) -> Callable:
+    def attacked(variables, keys, batch):
         logits_fn = classifier.logits_fn(variables)
-        return lambda images: losses.cross_entropy(logits_fn(images), labels)
 
-    def whole(variables, keys, batch):
-        return method.function(loss_of(variables, batch["label"]), keys, batch["image"], spec)
+        def loss_fn(images):
+            return losses.cross_entropy(logits_fn(images), batch["label"])
 
-    pieces = attacks.iterated(spec)
-    if pieces is None:
-        return None, None, None, jax.jit(whole)
+        return method.function(loss_fn, keys, batch["image"], method.spec)
 
-    def start(keys, batch):
-        return pieces.start(keys, batch["image"], spec)
-
-    def advance(variables, state, batch, num_steps):
-        return pieces.advance(loss_of(variables, batch["label"]), state, spec, num_steps)
-
-    def finish(variables, state, batch):
-        return pieces.finish(loss_of(variables, batch["label"]), state, spec)
-
-    return jax.jit(start), jax.jit(advance, static_argnums=3), jax.jit(finish), None
+    return attacked
 
 
 def is_decision(method: Method) -> bool:

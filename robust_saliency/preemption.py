@@ -4,6 +4,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
+_SAID = "Ended by SIGTERM; nothing on disk is lost. The same command goes on."
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: start it again
 
 
@@ -27,18 +28,23 @@ def listen() -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Inside, nothing is raised: the function that is yielded says whether it is time to save and to raise."""
+    """Inside, nothing is raised: the function that is yielded says whether it is time to save and to raise.
+
+    What came too late for that is raised at the end, so that nothing begins after it.
+    """
     wish = _Wish()
     _wishes.append(wish)
     try:
         yield lambda: wish.said
     finally:
         _wishes.remove(wish)
+    if wish.said:
+        raise Stopped(_SAID)
 
 
 def _heard(number: int, frame) -> None:
     del number, frame
     if not _wishes:
-        raise Stopped("Ended by SIGTERM; nothing on disk is lost. The same command goes on.")
+        raise Stopped(_SAID)
     for wish in _wishes:
         wish.said = True

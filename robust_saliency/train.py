@@ -107,6 +107,10 @@ class _Training:
         )
 
     def run(self) -> dict:
+        with preemption.deferred() as self.asked_to_end:
+            return self._run()
+
+    def _run(self) -> dict:
         began = time.monotonic()
         settings = self.experiment.train
         options = {
@@ -182,8 +186,7 @@ class _Training:
         began = time.monotonic()
         window: list[dict] = []
         window_began = began
-        title = (self.name, self.total_steps, first, self.experiment.data.batch_size)
-        with Progress(*title) as progress, preemption.deferred() as asked_to_end:
+        with Progress(self.name, self.total_steps, first, self.experiment.data.batch_size) as progress:
             for done in range(first + 1, self.total_steps + 1):
                 if (done - 1) % self.replays == 0:
                     batch = sharding.put_batch(next(self.batches), self.mesh)
@@ -192,7 +195,7 @@ class _Training:
                     jax.block_until_ready(metrics)
                 window.append(metrics)
                 end_of_epoch = done % self.steps_per_epoch == 0
-                stops = asked_to_end() and done % self.replays == 0
+                stops = self.asked_to_end() and done % self.replays == 0 and done < self.total_steps
                 if end_of_epoch or stops or done % settings.log_every == 0:
                     values = self._mean_of(window, done)
                     seconds = time.monotonic() - window_began

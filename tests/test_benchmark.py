@@ -11,6 +11,7 @@ from robust_saliency import (
     benchmark_maps,
     benchmark_training,
     config,
+    config_sections,
     metrics,
     models,
     objectives,
@@ -53,6 +54,12 @@ def test_every_network_objective_map_and_metric_has_a_row_that_adds_up(tmp_path,
     }  # fmt: skip
     assert all((row["ratio"] is None) == (name == "gini") and row["seconds"] > 0 for name, row in maps.items())
     assert all(name in table for name in (*maps, *benchmark_maps.COLUMNS))
+
+
+def test_a_config_may_name_every_part_that_there_is_and_no_other():
+    assert tuple(benchmark.PARTS) == config_sections.BENCHMARK_PARTS
+    with pytest.raises(ValueError, match=r"config\.benchmark: Unknown part 'map'\. Did you mean 'maps'"):
+        tiny.experiment(benchmark={"parts": ["attacks", "map"]})
 
 
 def passes_made(spec_of, shape, classes):

@@ -207,7 +207,7 @@ def test_an_attack_never_repairs_a_wrong_prediction(run):
         assert (examples[attack] <= examples["correct"]).all()
 
 
-def test_an_attack_in_chunks_is_the_attack_in_one_piece(run):
+def test_the_attack_of_an_evaluation_is_the_attack(run):
     workdir, experiment = run
     classifier, variables, _, _ = initialise.load_described(str(workdir))
     programs = make_programs(classifier, experiment.evaluation, ("lesion", "evidence"))
@@ -219,21 +219,19 @@ def test_an_attack_in_chunks_is_the_attack_in_one_piece(run):
     whole = method.function(
         lambda images: losses.cross_entropy(logits_fn(images), batch["label"]), keys, batch["image"], method.spec
     )
-    pieces = evaluate._attacked(programs, "linf", method, variables, keys, batch)
-    assert np.mean(np.abs(np.asarray(whole) - np.asarray(pieces)) < 1e-5) >= 0.999
+    found = programs.attacks["linf"](variables, keys, batch)
+    assert np.mean(np.abs(np.asarray(whole) - np.asarray(found)) < 1e-5) >= 0.999
 
 
-def test_the_chunks_of_an_attack_are_one_program(run):
-    """APGD's first state holds constants, which XLA lays out otherwise than what a step returns."""
+def test_an_attack_is_one_program_for_all_batches_and_weights(run):
     experiment = tiny.experiment(evaluation={"attacks": {"linf": {"name": "apgd", "num_steps": 30}}})
     classifier, variables, _, _ = initialise.load_described(str(run[0]))
     variables, batch = on_two_devices(variables, experiment)
     programs = make_programs(classifier, experiment.evaluation, ("lesion",))
-    method = dict(experiment.evaluation.attacks)["linf"]
     keys = per_example_keys(jax.random.key(3), batch["id"])
-    evaluate._attacked(programs, "linf", method, variables, keys, batch)
-    _, advance, finish, _ = programs.attacks["linf"]
-    assert advance._cache_size() == finish._cache_size() == 1
+    first = programs.attacks["linf"](variables, keys, batch)
+    again = programs.attacks["linf"](jax.tree.map(lambda leaf: 2 * leaf, variables), keys, {**batch, "image": first})
+    assert first.shape == again.shape and programs.attacks["linf"]._cache_size() == 1
 
 
 def on_two_devices(variables, experiment):

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import ClassVar
 
-from robust_saliency import checks
+from robust_saliency import checks, threat
 from robust_saliency.metrics.alike import Alike, alike
 from robust_saliency.metrics.shared import Shared
 from robust_saliency.metrics.sparsity import by_option
 from robust_saliency.types import Array, Images, Key, Labels, Maps, SaliencyFn, Scalar, spec
 
-NORMS, DISTANCES = ("linf", "l2", "l1"), ("top_k", "mass_centre")
+DISTANCES = ("top_k", "mass_centre")
 
 
 @spec
@@ -30,7 +30,7 @@ class ExplanationAttack:
     surrogate: str = "softplus10"
 
     def __post_init__(self):
-        checks.one_of("norm", self.norm, NORMS)
+        checks.one_of("norm", self.norm, threat.NORMS)
         checks.one_of("distance", self.distance, DISTANCES)
         checks.known_positive("ExplanationAttack.epsilon", self.epsilon)
         checks.at_least(1, num_steps=self.num_steps, k=self.k, where="ExplanationAttack")

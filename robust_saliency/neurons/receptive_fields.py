@@ -103,7 +103,7 @@ def _results(equation: JaxprEqn, operands: list[Array | _Marks]) -> list[Array |
         return [_any([_product(operands[place].array, sizes, place, params) for place in marked])]
     if name == "conv_general_dilated" and marked == [0] and params["batch_group_count"] == 1:
         return [_Marks(_convolution(marks[0], equation.invars[1].aval.shape, params))]
-    if name == "robust_saliency_convolution" and marked == [0]:  # that of the bundled networks
+    if name == "robust_saliency_convolution" and marked == [0]:  # models/convolution.py
         image, kernel = (variable.aval.shape for variable in equation.invars)
         return [_Marks(_convolution(marks[0], kernel, _as_jax_says_it(params["window"], image, kernel)))]
     if name in _REARRANGING:

@@ -18,7 +18,7 @@ from robust_saliency import checkpoint
 from tests.checkpoint.fabricated_runs import assert_restores, assert_same, files, largest_file, run_of, save_run
 
 _KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 import jax.numpy as jnp
 from robust_saliency import checkpoint
 saver = checkpoint.Checkpointer(sys.argv[1])
@@ -27,6 +27,9 @@ for step in (1, 2):
         saver.wait()
     variables = {"params": {"w": jnp.arange(4e6) * step}, "state": {}}
     saver.save(step, variables=variables, trainer={"step": step}, position={"at": step}, config={}, metrics={})
+began = time.monotonic()
+while not any("orbax-checkpoint-tmp" in name for name in os.listdir(sys.argv[1])) and time.monotonic() < began + 60:
+    pass  # the thread that saves may not have begun
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -90,10 +90,19 @@ def test_a_guard_goes_back_to_the_end_of_an_epoch_so_no_step_between_is_saved(tm
 def test_where_nothing_waits_for_it_the_program_ends_at_once():
     with pytest.raises(preemption.Stopped, match="The same command goes on"):
         os.kill(os.getpid(), signal.SIGTERM)
-    with preemption.deferred() as asked:
+    with pytest.raises(preemption.Stopped), preemption.deferred() as asked:
         assert not asked()
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked()
+
+
+def test_what_comes_during_the_last_step_ends_the_program_after_it(whole, tmp_path):
+    """Else a study would go on with what comes next, and be killed there."""
+    said = ended_at(8 + 2, tiny.experiment(), tmp_path)  # two batches validated the first epoch
+    assert said == "Ended by SIGTERM; nothing on disk is lost. The same command goes on."
+    assert (tmp_path / "training.json").exists()
+    chex.assert_trees_all_equal(weights(tmp_path), weights(whole))
+    assert train.train(tiny.experiment(), str(tmp_path))["steps"] == 0
 
 
 def test_a_study_ends_with_a_status_of_its_own_and_goes_on(tmp_path):
