@@ -16,11 +16,18 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 MODES = ("benchmark", "evaluate", "explain", "neurons", "report", "roar", "robustness", "study", "train")
+_TOGETHER = ("evaluate", "study", "train")  # of these modes several processes share the work
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or study; made if it is not there.")
 _MODE = flags.DEFINE_string(
     "mode", "", f"One of {', '.join(MODES)}. Default: study if the config has runs, else train."
 )
+_MULTIHOST = flags.DEFINE_bool(
+    "multihost", False, "One of several processes of this run, each started with the same command: see docs/scale.md."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process, where nothing else says it.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of images to explain (--mode=explain).")
 
 
@@ -28,10 +35,12 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"Arguments are given as --name=value, got {' '.join(argv[1:])}.")
     _set_up_jax()
-    from robust_saliency import checks, config
+    from robust_saliency import checks, config, processes
 
     if not _WORKDIR.value:
         raise UserError(_no_config(None))
+    if _MODE.value:
+        _check_alone(_MODE.value)
     if _MODE.value == "report":
         from robust_saliency import report, workdirs
 
@@ -43,9 +52,23 @@ def main(argv: list[str]) -> None:
     plain = config.to_plain(flags.FLAGS.config)
     has_runs = bool((plain.get("study") or {}).get("runs"))
     mode = checks.one_of("mode", _MODE.value or ("study" if has_runs else "train"), MODES)
+    _check_alone(mode)
+    if _MULTIHOST.value:
+        processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     result = _run(mode, plain, _WORKDIR.value)
-    if result:
+    if result and processes.is_first():
         print(result)
+
+
+def _check_alone(mode: str) -> None:
+    """A mode that one process does is not for several, nor are their flags for one."""
+    if _MULTIHOST.value and mode in MODES and mode not in _TOGETHER:
+        shared = ", ".join(_TOGETHER)
+        raise UserError(f"--mode={mode} is the work of one process: leave --multihost out. Several share {shared}.")
+    given = {"coordinator": _COORDINATOR, "num_processes": _NUM_PROCESSES, "process_id": _PROCESS_ID}
+    extra = [f"--{name}" for name, flag in given.items() if flag.value is not None]
+    if extra and not _MULTIHOST.value:
+        raise UserError(f"{' and '.join(extra)} say who the processes of a run are: give --multihost too.")
 
 
 def _run(mode: str, plain: dict, workdir: str):
@@ -210,28 +233,37 @@ def run() -> None:
 
     75 where a scheduler ended it (SIGTERM), 130 after Ctrl-C: the same command goes on.
     """
-    from robust_saliency import preemption
+    from robust_saliency import preemption, processes, supervision
 
+    if supervision.is_due(sys.argv):
+        sys.exit(supervision.supervise(sys.argv))
     preemption.listen()
     try:
         app.run(main, flags_parser=_parse_flags)
     except preemption.Stopped as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(preemption.EXIT_STATUS)
+        _end(str(stop), preemption.EXIT_STATUS)
     except KeyboardInterrupt:
-        print(
+        _end(
             "Interrupted; nothing on disk is lost. Training goes on from its last checkpoint with the same command.",
-            file=sys.stderr,
+            130,
         )
-        sys.exit(130)
     except SystemExit as end:
         # absl ends with 1 after --help; what was asked for was given.
         sys.exit(0 if {"--help", "-help", "--helpshort", "--helpfull"} & set(sys.argv) else end.code)
     except Exception as error:
-        if not _is_message(error):
-            raise
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        if _is_message(error):
+            _end(f"Error: {error}", 2)
+        if processes.is_of_another(error):
+            _end(processes.ANOTHER_DIED, preemption.EXIT_STATUS)
+        traceback.print_exc()
+        processes.leave(1)
+
+
+def _end(message: str, status: int) -> None:
+    from robust_saliency import processes
+
+    print(f"{processes.name()}{message}", file=sys.stderr)
+    processes.leave(status)
 
 
 if __name__ == "__main__":

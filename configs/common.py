@@ -12,7 +12,7 @@ def default() -> ConfigDict:
     config.title = ""  # of the report
     config.description = ""  # what this config is for, in a sentence
     config.seed = 0  # of weights, order of batches, and training attacks
-    config.mesh = ConfigDict({"num_devices": 0})  # devices that share a batch; 0 = all
+    config.mesh = _mesh()
     config.data = _data()
     config.model = _model()
     config.objective = _objective()
@@ -201,6 +201,13 @@ def adversarial_run(
 def check_size(size: str) -> None:
     if size not in ("small", "full"):
         raise ValueError(f"The config comes in the sizes small and full, got {size!r}.")
+
+
+def _mesh() -> ConfigDict:
+    config = ConfigDict()
+    config.num_devices = 0  # devices that share a batch, of all processes together; 0 = all
+    config.parameters = "replicated"  # or sharded: each device holds a part of the large arrays of the training state
+    return config
 
 
 def _data() -> ConfigDict:
@@ -400,6 +407,8 @@ def _train() -> ConfigDict:
     config.average_batches = 50  # training batches that BatchNorm's statistics of the average are made of
     config.guard_drop = 0.0  # fall of accuracy under PGD on a training batch that ends training; 0 = no guard
     config.guard_steps = 5  # of that PGD
+    config.accumulate = 1  # parts that a batch goes through in, one after the other, for the memory of one
+    config.remat = False  # True: less memory for more work, see docs/scale.md
     return config
 
 

@@ -15,6 +15,7 @@ from robust_saliency import (
     phases,
     saliency,
     schedules,
+    sharding,
 )
 from robust_saliency.config_fields import Method, build, choose, convert, known_field
 from robust_saliency.config_sections import (
@@ -53,6 +54,7 @@ class Experiment(NamedTuple):
     plain: dict
     seed: int
     num_devices: int
+    parameters: str
     data: DataSpec
     model: Method
     objective: Method
@@ -125,6 +127,9 @@ def _parse(plain: dict) -> Experiment:
         plain=plain,
         seed=convert(plain.get("seed", 0), int, "config.seed"),
         num_devices=convert(section["mesh"].get("num_devices", 0), int, "config.mesh.num_devices"),
+        parameters=checks.one_of(
+            "config.mesh.parameters", section["mesh"].get("parameters", "replicated"), sharding.PARAMETERS
+        ),
         data=data,
         model=model,
         objective=objective,

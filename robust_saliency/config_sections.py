@@ -30,6 +30,9 @@ class Train:
     average_batches: training batches on which BatchNorm's statistics are estimated anew for the average.
     guard_drop: training ends when the accuracy on a training batch under PGD with ``guard_steps`` steps has fallen by
     more than this since its best epoch; every epoch before has a checkpoint, that one has none. 0 = no guard.
+    accumulate: parts that a batch goes through in, one after the other, for the memory of one; the update is that of
+    the whole batch, only BatchNorm sees the parts. remat: gradients keep the results of convolutions and matrix
+    products alone and compute the rest again, for less memory.
     """
 
     epochs: int = 10
@@ -48,9 +51,12 @@ class Train:
     average_batches: int = 50
     guard_drop: float = 0.0
     guard_steps: int = 5
+    accumulate: int = 1
+    remat: bool = False
 
     def __post_init__(self):
         checks.one_of("train.batch_norm", self.batch_norm, ("frozen", "train"))
+        checks.at_least(1, accumulate=self.accumulate, where="train")
         for pattern in self.trainable:
             checks.regular_expression("train.trainable", pattern)
         if not 0 < self.plateau_factor < 1:

@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from robust_saliency import data as data_lib
-from robust_saliency import sharding, stopping
+from robust_saliency import processes, sharding, stopping
 from robust_saliency.config import Experiment
 from robust_saliency.models import Classifier
 from robust_saliency.train_step import (
@@ -33,15 +33,18 @@ class EpochEnd:
         self.total_steps = total_steps
         self.best_metric = self.settings.best_metric
         self.best_mode = "min" if self.best_metric.endswith("loss") else "max"
-        self.validate = jax.jit(make_validation_step(classifier, experiment))
+        everywhere = sharding.replicated(mesh)
+        self.validate = jax.jit(make_validation_step(classifier, experiment), out_shardings=everywhere)
         self.statistics = jax.jit(make_statistics_step(classifier, experiment, total_steps))
-        self.guard = jax.jit(make_guard_step(classifier, experiment)) if self.settings.guard_drop else None
+        guard = make_guard_step(classifier, experiment) if self.settings.guard_drop else None
+        self.guard = guard and jax.jit(guard, out_shardings=everywhere)
 
     def validated(self, variables: dict) -> dict[str, float]:
         """The validation metrics."""
         size = self.experiment.data.batch_size
         totals: dict[str, np.ndarray] = {}
-        for batch in data_lib.eval_batches(self.validation, batch_size=size):
+        own = processes.index(), processes.count()
+        for batch in data_lib.eval_batches(self.validation, batch_size=size, shard=own):
             sums = jax.device_get(self.validate(variables, sharding.put_batch(batch, self.mesh), self.root))
             totals = {name: totals.get(name, 0.0) + value.astype(np.float64) for name, value in sums.items()}
         return validation_metrics(totals)

@@ -1,5 +1,7 @@
 """Evaluation of one run: clean and attacked accuracy, maps, metrics; one row an example on disk, paired by id."""
 
+import dataclasses
+import functools
 import itertools
 import os
 import time
@@ -15,6 +17,7 @@ from robust_saliency import (
     flaws,
     initialise,
     metrics,
+    processes,
     records,
     sharding,
     survivors,
@@ -54,12 +57,15 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
         split = getattr(data, settings.split)
         indices = data_lib.choose(len(split), settings.num_examples)
-        mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
+        # No example needs another: each process measures its part with its own devices, as if it were alone.
+        share = _share(len(indices))
+        own = indices[share]
+        mesh = sharding.make_local_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
         masks = _masks(split, data.concept_names, settings)
         programs = make_programs(classifier, settings, masks)
         results = _Results(_picture_ids(split, indices, settings.num_pictures), _fractions(settings, masks, data))
         variables = sharding.put_replicated(variables, mesh)
-        batches = data_lib.eval_batches(split, batch_size=settings.batch_size, indices=indices)
+        batches = data_lib.eval_batches(split, batch_size=settings.batch_size, indices=own)
         name = os.path.basename(os.path.abspath(workdir))
         staged = _staged(settings, len(data.class_names))
         for label, plan in staged.items():
@@ -67,24 +73,25 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
                 classifier.logits_fn,
                 variables,
                 split.gather,
-                indices,
+                own,
                 plan,
                 key=key_of(label),
                 mesh=mesh,
                 batch_size=settings.batch_size,
                 title=f"{name}, {label}",
-                path=os.path.join(workdir, "attacks", f"{label}.npz"),
+                path=os.path.join(workdir, "attacks", f"{label}.npz") if processes.is_first() else "",
                 identity=[settings.split, experiment.plain["data"]],
                 network=described["config"]["model"],
             ).robust
         batches = (_with_concepts(rows, data.concept_names, masks) for rows in batches)
         explained = (_explained(programs, settings, variables, rows, mesh) for rows in batches)
         first = list(itertools.islice(explained, -(-AVERAGED // settings.batch_size)))
-        results.randomised = evaluate_randomisation.measure(
-            classifier, programs, variables, first, settings.randomisation, mesh
-        )
-        averages = average([(one.rows["id"], one.rows["valid"], jax.device_get(one.maps)) for one in first])
-        with Progress(f"{name} evaluated", -(-len(indices) // settings.batch_size), 0, settings.batch_size) as progress:
+        left = max(0, settings.randomisation.num_examples - share.start)
+        randomisation = dataclasses.replace(settings.randomisation, num_examples=left)
+        results.randomised = evaluate_randomisation.measure(classifier, programs, variables, first, randomisation, mesh)
+        seen = [(one.rows["id"], one.rows["valid"], jax.device_get(one.maps)) for one in first]
+        averages = average(list(itertools.chain.from_iterable(processes.gathered(seen))))
+        with Progress(f"{name} evaluated", -(-len(own) // settings.batch_size), 0, settings.batch_size) as progress:
             for one in itertools.chain(first, explained):
                 one = _with_averages(one, averages, mesh)
                 results.add(one.rows, _measured(programs, settings, staged, variables, one))
@@ -93,7 +100,14 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
             "randomisation": evaluate_randomisation.summary(classifier, variables, settings.randomisation),
             "seconds": time.monotonic() - began,
         }
-        return results.write(workdir, summary)
+        results = functools.reduce(_Results.followed_by, processes.gathered(results))
+        return processes.on_first(lambda: results.write(workdir, summary))
+
+
+def _share(num_examples: int) -> slice:
+    if num_examples < processes.count():
+        raise ValueError(f"{num_examples} examples are too few for {processes.count()} processes to share.")
+    return processes.share(num_examples)
 
 
 def _fractions(settings, masks: tuple[str, ...], data: data_lib.Data) -> dict[str, np.ndarray]:
@@ -180,6 +194,17 @@ class _Results:
             for curve, value in curves.items():
                 self._curves.setdefault(f"{label}/{curve}", []).append(value[valid])
         self._add_pictures(rows, results)
+
+    def followed_by(self, other: "_Results") -> "_Results":
+        """With the examples of ``other`` behind its own."""
+        self._examples += other._examples
+        self._shown += other._shown
+        for own, more in ((self._measured, other._measured), (self._curves, other._curves)):
+            for label, parts in more.items():
+                own.setdefault(label, []).extend(parts)
+        self.robust = _joined([self.robust, other.robust])
+        self.randomised = _joined([part for part in (self.randomised, other.randomised) if part])
+        return self
 
     def _add_pictures(self, rows: dict, results: dict) -> None:
         chosen = np.array(

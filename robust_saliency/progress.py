@@ -1,9 +1,11 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere; of several processes the first tells."""
 
 import sys
 import time
 
 from tqdm import tqdm
+
+from robust_saliency import processes
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -16,7 +18,7 @@ class Progress:
         self._items_per_step = items_per_step
         self._began = self._last_line = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and processes.is_first():
             self._bar = tqdm(total=total, initial=initial, desc=title, dynamic_ncols=True, leave=True)
 
     def __enter__(self):
@@ -51,5 +53,7 @@ class Progress:
 
 def say(line: str) -> None:
     """One plain line on stderr, above a bar if there is one."""
+    if not processes.is_first():
+        return
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()

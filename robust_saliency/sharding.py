@@ -1,25 +1,61 @@
-"""The device mesh, and how arrays lie on it: batches split by example, everything else a copy on each device."""
+"""The device mesh, and how arrays lie on it: batches split by example, everything else a copy on each device, or the
+large arrays of a training state split too."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from robust_saliency import processes
+
+PARAMETERS = ("replicated", "sharded")
+# Arrays of fewer elements weigh nothing, and each that is split is gathered by an operation of its own.
+SPLIT_FROM = 2**14
+
 
 def make_mesh(num_devices: int, batch_size: int, where: str) -> Mesh:
-    """A mesh with one axis 'data' over the first ``num_devices`` devices, which share a batch evenly.
+    """A mesh with one axis 'data' over ``num_devices`` devices, which share a batch evenly, of every process as many.
 
     0 = as many devices as can: six cores share a batch of 128 by four. Raises ValueError for a number of devices that
     is not there or does not divide ``batch_size``, the value of the config field ``where``.
     """
-    devices = jax.devices()
+    return _mesh(jax.devices(), processes.count(), num_devices, batch_size, where)
+
+
+def make_local_mesh(num_devices: int, batch_size: int, where: str) -> Mesh:
+    """As :func:`make_mesh` over the devices of this process alone; ``num_devices`` is of all processes together."""
+    return _mesh(jax.local_devices(), 1, num_devices // processes.count(), batch_size, where)
+
+
+def _mesh(devices: list, hosts: int, num_devices: int, batch_size: int, where: str) -> Mesh:
     if num_devices > len(devices):
-        raise ValueError(f"config.mesh.num_devices is {num_devices}, but this process sees {len(devices)} devices.")
+        raise ValueError(f"config.mesh.num_devices is {num_devices}, but there are {len(devices)} devices.")
     if num_devices and batch_size % num_devices:
         raise ValueError(f"{where} is {batch_size}, which {num_devices} devices cannot share evenly; take a multiple.")
-    most = max(count for count in range(1, len(devices) + 1) if batch_size % count == 0)
-    chosen = devices[: num_devices or most]
+    if num_devices % hosts or batch_size % hosts:
+        name, value = ("config.mesh.num_devices", num_devices) if num_devices % hosts else (where, batch_size)
+        raise ValueError(f"{name} is {value}, which {hosts} processes cannot share evenly; take a multiple.")
+    each = len(devices) // hosts
+    most = max(count for count in range(1, each + 1) if batch_size % (hosts * count) == 0)
+    chosen = num_devices // hosts or most
+    of_host: dict[int, list] = {}
+    for device in devices:
+        of_host.setdefault(device.process_index, []).append(device)
     # Auto: user models may index logits in ways that Explicit axes refuse.
-    return Mesh(np.array(chosen), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(
+        np.array([device for own in of_host.values() for device in own[:chosen]]),
+        ("data",),
+        axis_types=(AxisType.Auto,),
+    )
+
+
+def check_parts(mesh: Mesh, batch_size: int, parts: int) -> None:
+    """Raises ValueError unless each of the ``parts`` of a batch is shared evenly by the devices."""
+    if batch_size % (mesh.size * parts):
+        raise ValueError(
+            f"config.train.accumulate is {parts}: config.data.batch_size {batch_size} cannot be cut into as many parts "
+            f"that {mesh.size} device(s) share evenly; take a multiple of {mesh.size * parts}."
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -37,7 +73,35 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def put_replicated(tree, mesh: Mesh):
-    return jax.device_put(tree, replicated(mesh))
+    """A copy on each device; every process gives the whole."""
+    return jax.tree.map(lambda leaf: _put(leaf, replicated(mesh)), tree)
+
+
+def put_state(tree, mesh: Mesh, parameters: str):
+    """'replicated': as :func:`put_replicated`. 'sharded': arrays of at least ``SPLIT_FROM`` elements are split along
+    their longest axis that the devices divide; XLA gathers each where it is used (ZeRO-3, Rajbhandari et al. 2020,
+    1910.02054).
+    """
+    if parameters == "replicated":
+        return put_replicated(tree, mesh)
+    return jax.tree.map(lambda leaf: _put(leaf, NamedSharding(mesh, _split(np.shape(leaf), mesh.size))), tree)
+
+
+def _split(shape: tuple[int, ...], devices: int) -> PartitionSpec:
+    axes = [axis for axis, length in enumerate(shape) if length % devices == 0]
+    if not axes or np.prod(shape) < SPLIT_FROM:
+        return PartitionSpec()
+    longest = max(axes, key=lambda axis: shape[axis])
+    return PartitionSpec(*(None,) * longest, "data")
+
+
+def _put(leaf, sharding: NamedSharding) -> jax.Array:
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
 
 def waited(values, mesh: Mesh):

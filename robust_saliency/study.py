@@ -1,10 +1,11 @@
 """A study: several regimes and seeds, the same images, one report. Goes on where it was stopped."""
 
+import functools
 import os
 import time
 from collections.abc import Mapping
 
-from robust_saliency import config, config_fields, data, environment, evaluate, records, train, workdirs
+from robust_saliency import config, config_fields, data, environment, evaluate, processes, records, train, workdirs
 from robust_saliency import report as report_lib
 from robust_saliency.progress import say
 
@@ -19,7 +20,7 @@ def study(plain: Mapping, workdir: str) -> str:
     experiments = parse(plain)
     with workdirs.Workdir(workdir):
         _run_all(plain, experiments, workdir)
-        return report_lib.report(workdir)
+        return processes.on_first(lambda: report_lib.report(workdir))
 
 
 def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
@@ -29,7 +30,7 @@ def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
     workdirs.claim(workdir, dict(plain), ignore=free)
     runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
             for (label, seed, directory, text), _ in experiments]  # fmt: skip
-    before = _before(workdir)
+    before = processes.on_first(lambda: _before(workdir))
     evaluations = {label: experiment.plain.get("evaluation") for (label, *_), experiment in experiments}
     runs += [run for run in before["runs"] if run["dir"] not in {run["dir"] for run in runs}]
     described = {"title": plain.get("title", ""), "description": plain.get("description", "")}
@@ -44,11 +45,16 @@ def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
         place = os.path.join(workdir, directory)
         say(f"run {number} of {len(experiments)}: {label}, seed {seed}")
         train.train(experiment, place, loaded[experiment.data])
-        if not evaluate.is_done(experiment, place):
+        if not processes.on_first(functools.partial(evaluate.is_done, experiment, place)):
             evaluate.evaluate(experiment, place, loaded[experiment.data])
-        seconds = before["seconds"] + time.monotonic() - began
-        finished = [run for run in runs if _evaluation_in(workdir, run["dir"]) == evaluations.get(run["label"])]
-        records.write_json(os.path.join(workdir, "study.json"), {**described, "runs": finished, "seconds": seconds})
+        described["seconds"] = before["seconds"] + time.monotonic() - began
+        processes.on_first(functools.partial(_write, workdir, described, runs, evaluations))
+
+
+def _write(workdir: str, described: Mapping, runs: list[Mapping], evaluations: Mapping) -> None:
+    """study.json: of the runs those that are finished."""
+    finished = [run for run in runs if _evaluation_in(workdir, run["dir"]) == evaluations.get(run["label"])]
+    records.write_json(os.path.join(workdir, "study.json"), {**described, "runs": finished})
 
 
 def _check(label: str, experiment: config.Experiment, loaded: data.Data) -> None:

@@ -14,6 +14,7 @@ from robust_saliency import (
     models,
     optimizer,
     preemption,
+    processes,
     records,
     sharding,
     trainable,
@@ -63,6 +64,11 @@ def check(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
 def _checked(experiment: Experiment, data: data_lib.Data) -> models.Classifier:
     _check_reads(experiment, data)
     classifier = initialise.classifier_of(experiment.model, data.image_shape, len(data.class_names))
+    if experiment.train.accumulate > 1 and experiment.objective.function.keeps_something:
+        raise ValueError(
+            f"config.train.accumulate is {experiment.train.accumulate}, but {experiment.objective.name!r} keeps "
+            "something from step to step that belongs to the rows of a whole batch; expected 1."
+        )
     params = jax.eval_shape(classifier.init, jax.random.key(0))["params"]
     trainable.labels(params, experiment.train.trainable)
     experiment.objective.function.check(classifier, experiment.objective.spec)
@@ -90,17 +96,20 @@ class _Training:
         self.name = os.path.basename(os.path.abspath(workdir))
         spec, settings = experiment.data, experiment.train
         self.mesh = sharding.make_mesh(experiment.num_devices, spec.batch_size, "config.data.batch_size")
-        self.root = jax.random.key(experiment.seed)
+        self.root = sharding.put_replicated(jax.random.key(experiment.seed), self.mesh)
         self.metrics = records.MetricsLog(workdir)
         self.replays = experiment.objective.function.replays(experiment.objective.spec)
         batches = data_lib.steps_per_epoch(data.train, spec.batch_size, spec.class_balanced)
         self.steps_per_epoch = self.replays * batches
         self.total_steps = settings.epochs * self.steps_per_epoch
         self.classifier = check(experiment, data)
+        sharding.check_parts(self.mesh, spec.batch_size, settings.accumulate)
         self.transformation, self.schedule = optimizer.make(experiment.optimizer, self.total_steps, settings.trainable)
         trained = self.classifier
         if settings.batch_norm == "frozen":
-            trained = models.with_frozen_statistics(self.classifier)
+            trained = models.with_frozen_statistics(trained)
+        if settings.remat:
+            trained = models.with_rematerialisation(trained)
         self.step = make_train_step(trained, experiment, self.transformation, self.schedule, self.total_steps)
         self.judge = EpochEnd(
             trained, experiment, data.validation, self._make_batches, self.mesh, self.root, self.total_steps
@@ -122,20 +131,20 @@ class _Training:
         with checkpoint.Checkpointer(workdirs.checkpoints(self.workdir), **options) as self.checkpointer:
             self.batches = self._make_batches()
             state, first = self._first_state()
-            self.why = self.judge.ended(self.metrics.read(), first)
+            self.why = self.judge.ended(self._rows(), first)
             steps, timing = 0, {}
             if not self.why:
-                self.metrics.cut_back(first)
+                processes.on_first(lambda: self.metrics.cut_back(first))
                 if first:
                     say(f"{self.name}: going on from step {first} of {self.total_steps}")
                 if first < self.total_steps:
                     steps, timing = self._loop(state, first)
         took = {"steps": steps, "seconds": time.monotonic() - began, **timing}
-        done = self.metrics.read()[-1]["step"] if self.why else first + steps
+        done = self._rows()[-1]["step"] if self.why else first + steps
         if self.why:
             say(f"{self.name}: ended after {done} of {self.total_steps} steps: {self.why}")
         if steps or (self.why and not os.path.exists(self._facts)):
-            self._record(took, done)
+            processes.on_first(lambda: self._record(took, done))
         return took
 
     @property
@@ -161,7 +170,7 @@ class _Training:
             return state._replace(params=live["params"], model_state=live["state"], **trainer), saved.step
         if self.experiment.init_from.workdir:
             taken = initialise.from_run(state.variables, self.experiment.init_from, self.workdir)
-            taken = sharding.put_replicated(taken, self.mesh)
+            taken = sharding.put_state(taken, self.mesh, self.experiment.parameters)
             state = state._replace(params=taken["params"], model_state=taken["state"])
             if self.experiment.train.average_decay:
                 state = state._replace(average=jax.tree.map(jnp.copy, state.params))
@@ -173,7 +182,7 @@ class _Training:
         average = jax.tree.map(jnp.copy, params) if self.experiment.train.average_decay else ()
         opt_state = self.transformation.init(params)
         state = TrainState(jnp.zeros((), jnp.int32), params, variables["state"], opt_state, (), average)
-        state = sharding.put_replicated(state, self.mesh)
+        state = sharding.put_state(state, self.mesh, self.experiment.parameters)
         batch = data_lib.to_float(sharding.put_batch(next(self._make_batches()), self.mesh))
         objective = self.experiment.objective
         return state._replace(carry=objective.function.start(batch, objective.spec))
@@ -195,8 +204,9 @@ class _Training:
                     jax.block_until_ready(metrics)
                 window.append(metrics)
                 end_of_epoch = done % self.steps_per_epoch == 0
-                stops = self.asked_to_end() and done % self.replays == 0 and done < self.total_steps
-                if end_of_epoch or stops or done % settings.log_every == 0:
+                logs = end_of_epoch or done % settings.log_every == 0
+                stops = self._is_to_end(logs) and done % self.replays == 0 and done < self.total_steps
+                if logs or stops:
                     values = self._mean_of(window, done)
                     seconds = time.monotonic() - window_began
                     rate = len(window) * self.experiment.data.batch_size / seconds
@@ -220,7 +230,7 @@ class _Training:
             batch_size=self.experiment.data.batch_size,
             seed=self.experiment.seed,
             class_balanced=self.experiment.data.class_balanced,
-            shard=(jax.process_index(), jax.process_count()),
+            shard=(processes.index(), processes.count()),
             fields=(*data_lib.TRAINING_FIELDS, *self.experiment.objective.function.reads),
         )
 
@@ -265,13 +275,13 @@ class _Training:
         variables, metrics, why = self.judge.kept_variables(state), {}, ""
         if settings.guard_drop:
             self._write("guard", done, pgd_accuracy=self.judge.pgd_accuracy(variables))
-            why = self.judge.collapse(self.metrics.read())
+            why = self.judge.collapse(self._rows())
             if why:
                 return why
         if validates:
             metrics = self.judge.validated(variables)
             self._write("validation", done, **metrics)
-            why = "" if last else self.judge.patience_is_over(self.metrics.read())
+            why = "" if last else self.judge.patience_is_over(self._rows())
         if saves or why:
             self._save(state, done, variables, metrics)
         return why
@@ -286,6 +296,12 @@ class _Training:
             metrics=metrics,
         )
 
+    def _is_to_end(self, logs: bool) -> bool:
+        """Several processes must end at the same step: they agree at those that are logged, where they wait anyway."""
+        if processes.count() > 1 and not logs:
+            return False
+        return any(processes.gathered(self.asked_to_end()))
+
     def _stop(self, state: TrainState, done: int) -> None:
         """Saves the step, unless a guard may have to go back to the last epoch, and ends the program."""
         if not self.experiment.train.guard_drop:
@@ -296,10 +312,14 @@ class _Training:
         raise preemption.Stopped(f"{self.name}: ended by SIGTERM after step {done}; {saved}. The same command goes on.")
 
     def _learning_rate_scale(self) -> jax.Array:
-        return sharding.put_replicated(jnp.float32(self.judge.learning_rate_scale(self.metrics.read())), self.mesh)
+        return sharding.put_replicated(jnp.float32(self.judge.learning_rate_scale(self._rows())), self.mesh)
+
+    def _rows(self) -> list[dict]:
+        return processes.on_first(self.metrics.read)
 
     def _write(self, split: str, done: int, **values: float) -> None:
-        self.metrics.write(done, split=split, epoch=done / self.steps_per_epoch, **values)
+        if processes.is_first():
+            self.metrics.write(done, split=split, epoch=done / self.steps_per_epoch, **values)
 
     def _described(self) -> dict:
         """What a checkpoint says of itself, so that it can be loaded without its data."""

@@ -1,12 +1,13 @@
 """The programs that training compiles: a step, a validation step, and two that some runs need; all pure."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from robust_saliency import attacks, averaging, losses, schedules, trainable
+from robust_saliency import attacks, averaging, losses, microbatches, schedules, trainable
 from robust_saliency import data as data_lib
 from robust_saliency.config import Experiment
 from robust_saliency.models import Classifier
@@ -46,23 +47,29 @@ class TrainState(NamedTuple):
 def make_train_step(classifier: Classifier, experiment: Experiment, transformation, schedule, total_steps: int):
     """``step(state, batch, root, scale) -> (state, metrics)``: augment, perturb, differentiate, update.
 
-    scale: factor on the learning rate.
+    scale: factor on the learning rate. With ``train.accumulate`` the batch goes through all but the update in parts.
     """
     objective, settings = experiment.objective.function, experiment.train
     prepare = _preparation(classifier, experiment, total_steps)
 
     def step(state: TrainState, batch: dict, root: Array, scale: Array) -> tuple[TrainState, dict]:
-        batch, key, spec = prepare(state.variables, batch, root, state.step, state.step)
+        def differentiate(model_state, batch, part=None):
+            variables = {"params": state.params, "state": model_state}
+            batch, key, spec = prepare(variables, batch, root, state.step, state.step)
+            key = key if part is None else jax.random.fold_in(key, part)
 
-        def loss_fn(params, carry):
-            variables = {"params": params, "state": state.model_state}
-            return objective.loss(classifier, variables, carry, key, batch, spec)
+            def loss_fn(params, carry):
+                return objective.loss(classifier, {**variables, "params": params}, carry, key, batch, spec)
 
-        differentiate = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
-        (_, (model_state, metrics)), (gradient, along) = differentiate(state.params, state.carry)
+            of_both = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
+            (_, (after, metrics)), (gradient, along) = of_both(state.params, state.carry)
+            return (gradient, objective.advance(state.carry, along, batch, spec), metrics), after
+
+        parts = settings.accumulate
+        accumulate = functools.partial(microbatches.accumulated, parts=parts) if parts > 1 else _at_once
+        (gradient, carry, metrics), model_state = accumulate(differentiate, state.model_state, batch)
         updates, opt_state = transformation.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda update: scale * update, updates))
-        carry = objective.advance(state.carry, along, batch, spec)
         average = state.average
         if settings.average_decay:
             average = averaging.updated(average, params, state.step, settings.average_decay)
@@ -74,6 +81,10 @@ def make_train_step(classifier: Classifier, experiment: Experiment, transformati
         return TrainState(state.step + 1, params, model_state, opt_state, carry, average), metrics
 
     return step
+
+
+def _at_once(function, model_state: Any, batch: dict):
+    return function(model_state, batch)
 
 
 def make_statistics_step(classifier: Classifier, experiment: Experiment, total_steps: int):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robust_saliency import records
+from robust_saliency import processes, records
 
 CONFIG = "config.json"
 _MAX_DIFFERENCES = 20
@@ -18,8 +18,8 @@ class Workdir:
     """Context manager that holds the lock of a run's directory and gives its path.
 
     The lock (``.robust_saliency.lock``, by flock) is the kernel's: it goes when the process dies, however it dies.
-    Raises ValueError if another process holds it, if the directory cannot be written, or, with ``create=False``, if it
-    does not exist.
+    Of the processes of one run the first holds it for all. Raises ValueError if another process holds it, if the
+    directory cannot be written, or, with ``create=False``, if it does not exist.
     """
 
     def __init__(self, path: str | Path, *, create: bool = True):
@@ -27,11 +27,15 @@ class Workdir:
         self._create = create
 
     def __enter__(self) -> Path:
+        processes.on_first(self._hold)
+        return self.path
+
+    def _hold(self) -> None:
         if not self._create and not self.path.is_dir():
             raise ValueError(f"Workdir {self.path} does not exist.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / records.LOCK, "a+", encoding="utf-8")
+            self._lock = open(self.path / records.LOCK, "a+", encoding="utf-8")  # noqa: SIM115 (held until __exit__)
         except OSError as error:
             raise ValueError(f"Workdir {self.path} cannot be written: {error.strerror}.") from None
         try:
@@ -46,10 +50,10 @@ class Workdir:
         self._lock.truncate(0)
         self._lock.write(f"{os.getpid()} on {socket.gethostname()}\n")
         self._lock.flush()
-        return self.path
 
     def __exit__(self, *exception) -> None:
-        self._lock.close()
+        if processes.is_first():
+            self._lock.close()
 
 
 def checkpoints(workdir: str | Path) -> Path:
@@ -94,6 +98,10 @@ def claim(workdir: str | Path, config: Mapping[str, Any], ignore: Iterable[str] 
     section) that may differ; ``config.json`` then keeps the first values. A workdir that has no results yet, because
     its data could not be read or its loss diverged, takes any config.
     """
+    processes.on_first(lambda: _claim(workdir, config, ignore))
+
+
+def _claim(workdir: str | Path, config: Mapping[str, Any], ignore: Iterable[str]) -> None:
     path = Path(workdir) / CONFIG
     if not path.exists() or not has_results(workdir):
         records.write_json(path, config)

@@ -19,7 +19,7 @@ SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
 PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
 EDGES = {
     "models", "data", "optimizer", "sharding", "checkpoint", "records", "workdirs", "environment", "progress",
-    "preemption",
+    "preemption", "processes",
 }  # fmt: skip
 BUILD = PURE | EDGES | {"config", "config_fields", "config_sections", "initialise", "trainable"}
 
@@ -38,6 +38,8 @@ MAY_IMPORT = {
     "objectives": FLOOR | MIDDLE | SIBLINGS | {"trainable"},
     "map_attacks": FLOOR | MIDDLE | SIBLINGS,
     **dict.fromkeys(EDGES, FLOOR),
+    "progress": {"processes"},
+    "sharding": {"processes"},
     "optimizer": FLOOR | {"trainable"},
     "trainable": set(),
     "averaging": {"types"},
@@ -46,11 +48,13 @@ MAY_IMPORT = {
     "csv_columns": set(),
     "flaws": set(),
     "records": {"csv_columns"},
-    "workdirs": {"records"},
+    "workdirs": {"processes", "records"},
     "checkpoint_reading": set(),
     "checkpoint": FLOOR | {"checkpoint_reading"},
     "statistics": set(),
     "report": {"flaws", "statistics", "records", "workdirs"},
+    "microbatches": {"types"},
+    "supervision": {"preemption", "processes"},
     "config_fields": PURE | {"models"},
     "config_wrappers": PURE | {"config_fields"},
     "config_file": {"config_fields"},
@@ -58,7 +62,7 @@ MAY_IMPORT = {
     "config": PURE | EDGES | {"config_fields", "config_sections", "config_wrappers", "phases"},
     "descriptions": PURE | {"config_fields", "config"},
     "initialise": PURE | EDGES | {"config", "config_fields", "trainable"},
-    "train_step": BUILD | {"averaging"},
+    "train_step": BUILD | {"averaging", "microbatches"},
     "epoch_end": BUILD | {"train_step", "stopping"},
     "evaluate_blind": BUILD,
     "evaluate_programs": BUILD | {"evaluate_blind"},

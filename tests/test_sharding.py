@@ -14,5 +14,5 @@ def test_a_number_that_was_asked_for_is_taken_or_refused():
     assert sharding.make_mesh(2, 12, "config.data.batch_size").size == 2
     with pytest.raises(ValueError, match=r"config.data.batch_size is 12, which 5 devices cannot share evenly"):
         sharding.make_mesh(5, 12, "config.data.batch_size")
-    with pytest.raises(ValueError, match=r"config.mesh.num_devices is 9, but this process sees 8 devices"):
+    with pytest.raises(ValueError, match=r"config.mesh.num_devices is 9, but there are 8 devices"):
         sharding.make_mesh(9, 9, "config.data.batch_size")

@@ -34,9 +34,9 @@ def experiment(**changes) -> config.Experiment:
     return config.parse(plain(**changes))
 
 
-def launch(*words: str, cwd=ROOT) -> commands.Command:
+def launch(*words: str, cwd=ROOT, devices: int = 2) -> commands.Command:
     """The command line on two virtual devices, in a process that has its imports from another."""
-    return commands.Command(words, cwd, _environment())
+    return commands.Command(words, cwd, _environment(devices))
 
 
 def process(*words: str, cwd=ROOT) -> subprocess.Popen:
@@ -47,9 +47,9 @@ def process(*words: str, cwd=ROOT) -> subprocess.Popen:
     )
 
 
-def _environment() -> dict[str, str]:
+def _environment(devices: int = 2) -> dict[str, str]:
     flags = os.environ.get("XLA_FLAGS", "")
-    return {**os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2"}
+    return {**os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"}
 
 
 def flags(**fields) -> list[str]:

@@ -11,6 +11,7 @@ from robust_saliency.models.linen import from_linen
 from robust_saliency.models.nnx import from_nnx
 from robust_saliency.models.plain_cnn import KIM, LLORENTE, VGG11ISH, PlainCNN
 from robust_saliency.models.pooling import average_pool, max_pool
+from robust_saliency.models.rematerialisation import with_rematerialisation
 from robust_saliency.models.resnet import ResNet18
 from robust_saliency.models.small_cnn import SmallCNN
 from robust_saliency.models.smoothing import with_smoothing
@@ -56,5 +57,6 @@ __all__ = [
     "softplus",
     "with_activation",
     "with_frozen_statistics",
+    "with_rematerialisation",
     "with_smoothing",
 ]
