@@ -55,8 +55,8 @@ def make_train_step(classifier: Classifier, experiment: Experiment, transformati
     def step(state: TrainState, batch: dict, root: Array, scale: Array) -> tuple[TrainState, dict]:
         def differentiate(model_state, batch, part=None):
             variables = {"params": state.params, "state": model_state}
-            batch, key, spec = prepare(variables, batch, root, state.step, state.step)
-            key = key if part is None else jax.random.fold_in(key, part)
+            own = root if part is None else jax.random.fold_in(root, part)
+            batch, key, spec = prepare(variables, batch, own, state.step, state.step)
 
             def loss_fn(params, carry):
                 return objective.loss(classifier, {**variables, "params": params}, carry, key, batch, spec)

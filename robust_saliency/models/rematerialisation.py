@@ -13,7 +13,8 @@ def with_rematerialisation(classifier: Classifier) -> Classifier:
     """The same function, of which a gradient keeps the results of convolutions and matrix products alone.
 
     Normalisation, activation and pooling are computed again in the backward pass (Chen et al. 2016, 1604.06174): no
-    convolution is done twice, and of a block of convolution, BatchNorm and ReLU one array is kept instead of three.
+    convolution is done twice, and of convolution, BatchNorm and ReLU the backward pass is handed one array instead of
+    four. XLA on CPU finds the same operations in both passes and keeps their results after all.
     """
 
     def apply(variables, images, *, key=None, **options):
