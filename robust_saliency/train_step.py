@@ -133,6 +133,8 @@ def _preparation(classifier: Classifier, experiment: Experiment, total_steps: in
         key_augment = jax.random.fold_in(jax.random.fold_in(root, AUGMENT), number // replays)
         key_perturb, key_loss = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, STEP), number))
         spec = schedules.apply(objective.spec, ramps, step / total_steps)
+        # As a constant, for training batches are whole: to count the valid rows the devices would ask each other.
+        batch = {**batch, "valid": jnp.ones(batch["valid"].shape, bool)}
         batch = data_lib.augment(key_augment, data_lib.to_float(batch), augmentation)
         return objective.function.perturb(classifier, variables, key_perturb, batch, spec), key_loss, spec
 

@@ -138,6 +138,26 @@ MISTAKES = {
         [CONFIG, "--workdir={new}", "--mode=train", "--config.data.name=mnist", "--config.data.data_dir={new}"],
         "download_and_prepare",
     ),
+    "coordinator_alone": (
+        [CONFIG, "--workdir={new}", "--coordinator=host:1234"],
+        "--coordinator say who the processes of a run are: give --multihost too.",
+    ),
+    "some_of_three": (
+        [CONFIG, "--workdir={new}", "--multihost", "--coordinator=host:1234"],
+        "--num_processes and --process_id is missing",
+    ),
+    "process_of_too_few": (
+        [CONFIG, "--workdir={new}", "--multihost", "--coordinator=host:1", "--num_processes=2", "--process_id=2"],
+        "--process_id must lie in 0 to --num_processes - 1 = 1, got 2.",
+    ),
+    "nobody_says_who": ([CONFIG, "--workdir={new}", "--multihost"], "the processes did not find each other"),
+    "report_of_several": (
+        ["--mode=report", "--workdir={new}", "--multihost"],
+        "--mode=report is the work of one process: leave --multihost out.",
+    ),
+    "sharded": (
+        [CONFIG, "--workdir={new}", "--config.mesh.parameters=shraded"], "Did you mean 'sharded'?"
+    ),
     "argument": ([CONFIG, "--workdir={new}", "train"], "Arguments are given as --name=value, got train"),
 }  # fmt: skip
 FROM_NOTHING = ("mode", "argument")

@@ -1,6 +1,8 @@
 """The mesh: as many devices as can share a batch."""
 
+import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from robust_saliency import sharding
 
@@ -16,3 +18,12 @@ def test_a_number_that_was_asked_for_is_taken_or_refused():
         sharding.make_mesh(5, 12, "config.data.batch_size")
     with pytest.raises(ValueError, match=r"config.mesh.num_devices is 9, but there are 8 devices"):
         sharding.make_mesh(9, 9, "config.data.batch_size")
+
+
+def test_a_sharded_state_is_split_along_the_longest_axis_that_the_devices_divide():
+    mesh = sharding.make_mesh(8, 8, "config.data.batch_size")
+    tree = {"wide": np.ones((3, 3, 64, 128)), "odd": np.ones((7, 2341)), "few": np.ones(64), "count": np.int32(0)}
+    placed = sharding.put_state(tree, mesh, "sharded")
+    assert placed["wide"].sharding.spec == PartitionSpec(None, None, None, "data")
+    assert all(placed[name].is_fully_replicated for name in ("odd", "few", "count"))
+    assert all(leaf.is_fully_replicated for leaf in sharding.put_state(tree, mesh, "replicated").values())
