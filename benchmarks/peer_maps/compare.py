@@ -7,10 +7,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 
 import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from turns import Worker
 
 from robust_saliency import environment
 
@@ -64,22 +66,12 @@ def in_turns(words) -> dict:
     """Each task once for warming up and then ``pairs`` times, ours and theirs in turns; median seconds and ratio."""
     folder = ["--folder", words.folder, "--serve"]
     workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for command in (
-            [sys.executable, os.path.join(HERE, "ours.py"), "--workdir", words.workdir, *folder],
-            [words.python, os.path.join(HERE, "theirs.py"), *folder],
-        )
+        Worker([sys.executable, os.path.join(HERE, "ours.py"), "--workdir", words.workdir, *folder]),
+        Worker([words.python, os.path.join(HERE, "theirs.py"), *folder]),
     ]
-    for worker in workers:
-        assert worker.stdout.readline().strip() == "ready"
-
-    def seconds(worker, task: str) -> float:
-        print(task, file=worker.stdin, flush=True)
-        return float(worker.stdout.readline())
-
     found = {}
     for task in PROMISED:
-        pairs = [tuple(seconds(worker, task) for worker in workers) for _ in range(words.pairs + 1)][1:]
+        pairs = [tuple(worker.seconds(task) for worker in workers) for _ in range(words.pairs + 1)][1:]
         mine, peers = zip(*pairs, strict=True)
         found[task] = {
             "ours": statistics.median(mine),
@@ -88,8 +80,7 @@ def in_turns(words) -> dict:
         }
         print(task, found[task], file=sys.stderr)
     for worker in workers:
-        worker.stdin.close()
-        worker.wait()
+        worker.close()
     return found
 
 

@@ -11,7 +11,7 @@ jax.config.update("jax_num_cpu_devices", os.cpu_count())
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import serving  # noqa: E402
 
 from robust_saliency import config as config_lib  # noqa: E402

@@ -14,7 +14,7 @@ import torch
 from captum import attr, metrics
 from torch import nn
 
-sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import serving
 
 warnings.filterwarnings("ignore")
