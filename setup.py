@@ -29,7 +29,15 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "pandas>=2.2", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"],
+        "test": [
+            "equinox>=0.13",  # of an example, as safetensors is
+            "hypothesis>=6.100",
+            "pandas>=2.2",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.9",
+            "safetensors>=0.5",
+        ],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "prepare": ["tensorflow-cpu>=2.18"],

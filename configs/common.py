@@ -274,7 +274,7 @@ def _planted() -> ConfigDict:
 
 def _model() -> ConfigDict:
     config = ConfigDict()
-    config.name = "small_cnn"  # small_cnn, plain_cnn, resnet18, or 'package.module:name'
+    config.name = "small_cnn"  # small_cnn, plain_cnn, resnet18, resnet50, or 'package.module:name'
     config.width = placeholder(int)  # channels of the first block
     config.activation = "relu"  # relu, softplus, gelu, guided; softplus30 = of sharpness 30
     config.mean = (0.5,)  # normalisation inside the model: images come in as [0, 1]
@@ -284,8 +284,8 @@ def _model() -> ConfigDict:
     config.smoothing_sigma = 1.0  # pixels of that activation
     config.pool = placeholder(str)  # small_cnn: max or stride
     config.layers = placeholder(tuple)  # plain_cnn: tokens such as ('conv32k3', 'max2', 'gap')
-    config.stem = placeholder(str)  # resnet18: cifar or imagenet
-    config.zero_init_residual = False  # resnet18: every block begins as its shortcut
+    config.stem = placeholder(str)  # resnet18, resnet50: cifar or imagenet
+    config.zero_init_residual = False  # resnet18, resnet50: every block begins as its shortcut
     return config
 
 

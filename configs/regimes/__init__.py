@@ -15,6 +15,7 @@ from configs.data_sets import Setting
 # What is tuned where the first blocks of a robust network are kept: groups 2 to 5 of Margeloiu et al.
 LATER_LAYERS = {
     "resnet18": ("^params/block[234]", "^params/logits"),
+    "resnet50": ("^params/block[234]", "^params/logits"),
     "small_cnn": ("^params/conv[34]", "^params/logits"),
 }
 

@@ -12,15 +12,17 @@ from robust_saliency.models.nnx import from_nnx
 from robust_saliency.models.plain_cnn import KIM, LLORENTE, VGG11ISH, PlainCNN
 from robust_saliency.models.pooling import average_pool, max_pool
 from robust_saliency.models.rematerialisation import with_rematerialisation
-from robust_saliency.models.resnet import ResNet18
+from robust_saliency.models.resnet import ResNet18, ResNet50
 from robust_saliency.models.small_cnn import SmallCNN
 from robust_saliency.models.smoothing import with_smoothing
 from robust_saliency.models.surrogate import with_activation
+from robust_saliency.models.torchvision import from_torchvision, torchvision_spec
 
 MODELS = {
     "small_cnn": (SmallCNN, small_cnn.make),
     "plain_cnn": (PlainCNN, plain_cnn.make),
     "resnet18": (ResNet18, resnet.make),
+    "resnet50": (ResNet50, resnet.make),
 }
 
 
@@ -44,6 +46,7 @@ __all__ = [
     "Output",
     "PlainCNN",
     "ResNet18",
+    "ResNet50",
     "SmallCNN",
     "Variables",
     "activation",
@@ -52,9 +55,11 @@ __all__ = [
     "conv_general_dilated",
     "from_linen",
     "from_nnx",
+    "from_torchvision",
     "make",
     "max_pool",
     "softplus",
+    "torchvision_spec",
     "with_activation",
     "with_frozen_statistics",
     "with_rematerialisation",

@@ -38,9 +38,10 @@ def conv_general_dilated(
 ) -> Array:
     """:func:`jax.lax.conv_general_dilated`, of images ``[B, H, W, C]`` and a kernel ``[h, w, C, D]`` as said above.
 
-    What else it may be given (groups, dilation, another order of the axes, one axis or three, two dtypes, arrays inside
-    ``shard_map`` or sharded by Explicit axes) it hands to jax as it is. ``from_linen`` and ``from_nnx`` put
-    it into every ``Conv`` that names no other.
+    They are told by ``dimension_numbers=("NHWC", "HWIO", "NHWC")``; without, jax has another order. What else it may be
+    given (groups, dilation, another order of the axes, one axis or three, two dtypes, arrays inside ``shard_map`` or
+    sharded by Explicit axes) it hands to jax as it is. ``from_linen`` and ``from_nnx`` put it into every ``Conv`` that
+    names no other.
     """
     if not _is_plain(lhs, rhs, options):
         return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)

@@ -27,6 +27,8 @@ def from_nnx(
 ) -> Classifier:
     """Any NNX network, given as ``make_model(rngs) -> module``, that maps images ``[B, H, W, C]`` to logits ``[B, K]``.
 
+    A ``module`` that is trained already is given as ``lambda rngs: module``; ``init`` then returns its weights.
+
     Its ``__call__`` may take ``rngs`` (an ``nnx.Rngs`` made of ``key``), and ``train``, ``training``, ``is_training``,
     ``deterministic`` or ``use_running_average``, or none of them: ``nnx.BatchNorm``, ``nnx.Dropout`` and
     ``nnx.MultiHeadAttention`` are put into the mode wherever they stand, whatever their caller said, and so are the

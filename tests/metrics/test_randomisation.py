@@ -34,6 +34,18 @@ BUNDLED = {
         models.ResNet18(width=2),
         ["logits", *(f"block{stage}_{index}" for stage in (4, 3, 2, 1) for index in (2, 1)), "stem"],
     ),
+    "resnet50": (
+        models.ResNet50(width=2),
+        [
+            "logits",
+            *(
+                f"block{stage}_{index}"
+                for stage, last in ((4, 3), (3, 6), (2, 4), (1, 3))
+                for index in range(last, 0, -1)
+            ),
+            "stem",
+        ],
+    ),
 }
 
 

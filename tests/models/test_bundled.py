@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from robust_saliency import models
-from robust_saliency.models import KIM, LLORENTE, VGG11ISH, PlainCNN, ResNet18, SmallCNN
+from robust_saliency.models import KIM, LLORENTE, VGG11ISH, PlainCNN, ResNet18, ResNet50, SmallCNN
 
 SMALL_VGG = PlainCNN(layers=("conv4", "bn", "max3s2", "conv8k5s2", "avg2", "dropout0.3", "flatten", "dense16", "bn"))
 NETS = {
@@ -20,12 +20,13 @@ NETS = {
     "plain": SMALL_VGG,
     "cifar": ResNet18(width=2),
     "imagenet": ResNet18(width=2, stem="imagenet", activation="guided"),
+    "bottleneck": ResNet50(width=2, stem="imagenet"),
 }
 
 
 CASES = [
     *[("max", shape) for shape in ((28, 28, 1), (32, 32, 3), (33, 47, 3), (64, 64, 3))],
-    *[(name, (33, 47, 3)) for name in ("average", "stride", "plain", "cifar", "imagenet")],
+    *[(name, (33, 47, 3)) for name in ("average", "stride", "plain", "cifar", "imagenet", "bottleneck")],
 ]
 
 
@@ -52,6 +53,7 @@ def convolve(x, params, stride=1, padding=1):
     ("spec", "shape", "classes", "expected"),
     [
         (ResNet18(stem="imagenet"), (64, 64, 3), 1000, 11_689_512),
+        (ResNet50(stem="imagenet"), (64, 64, 3), 1000, 25_557_032),
         (LLORENTE, (32, 32, 3), 10, 4736 + 3 * 9248 + (18496 + 2 * 36928) + (73856 + 2 * 147584) + 1290),
         (KIM, (32, 32, 3), 10, 896 + 9248 + 18496 + 36928 + (4096 * 512 + 512) + 5130),
         (SmallCNN(), (28, 28, 1), 3, (25 * 16 + 16) + (144 * 32 + 32) + (288 * 64 + 64) + (576 * 64 + 64) + 195),
@@ -150,16 +152,30 @@ def test_resnet_block_is_the_activation_of_a_sum(key):
     np.testing.assert_allclose(last, np.maximum(last_branch + second, 0), atol=1e-6)
 
 
+def test_a_bottleneck_halves_the_sides_in_its_middle_and_ends_four_times_as_wide():
+    classifier = models.make(ResNet50(width=2), (16, 16, 3), 2)
+    names = [f"block2_1{part}" for part in ("/conv1", "/conv2", "/conv3", "/shortcut", "")]
+    call = lambda v, x: classifier.apply(v, x, capture=("block1_3", *names)).features  # noqa: E731
+    features = jax.eval_shape(call, *abstract(classifier, (16, 16, 3)))
+    assert features["block1_3"].shape == (1, 16, 16, 8)
+    assert [features[name].shape[1:] for name in names] == [(16, 16, 4), (8, 8, 4), *[(8, 8, 16)] * 3]
+    blocks = [name for name in classifier.layers if name.startswith("block") and "/" not in name]
+    assert [sum(name[5] == stage for name in blocks) for stage in "1234"] == [3, 4, 6, 3]
+    shortcuts = [name for name in classifier.layers if name.endswith("shortcut")]
+    assert shortcuts == [f"block{stage}_1/shortcut" for stage in (1, 2, 3, 4)]
+
+
 @pytest.mark.parametrize("zero", [False, True])
-def test_resnet_zero_init_is_of_the_last_scale_of_each_block(zero, key):
-    classifier = models.make(ResNet18(width=2, zero_init_residual=zero), (16, 16, 3), 2)
+@pytest.mark.parametrize(("Spec", "last"), [(ResNet18, "conv2"), (ResNet50, "conv3")])
+def test_resnet_zero_init_is_of_the_last_scale_of_each_block(zero, Spec, last, key):
+    classifier = models.make(Spec(width=2, zero_init_residual=zero), (16, 16, 3), 2)
 
     def scales(key):
         leaves = jax.tree_util.tree_leaves_with_path(classifier.init(key)["params"])
         return {jax.tree_util.keystr(path): leaf for path, leaf in leaves if path[-1].key == "scale"}
 
     for name, scale in jax.jit(scales)(key).items():
-        assert (scale == (0.0 if zero and "conv2" in name else 1.0)).all(), name
+        assert (scale == (0.0 if zero and last in name else 1.0)).all(), name
 
 
 @pytest.mark.parametrize("name", ["max", "plain"])
@@ -237,10 +253,11 @@ def test_plain_cnn_grammar_errors(layers, message):
         (SmallCNN(pool="min"), 2, "Unknown SmallCNN.pool 'min'"),
         (ResNet18(dtype="float16"), 2, "Unknown ResNet18.dtype 'float16'. Did you mean 'bfloat16'"),
         (ResNet18(stem="cifar10"), 2, "Unknown ResNet18.stem 'cifar10'. Did you mean 'cifar'"),
+        (ResNet50(stem="cifar10"), 2, "Unknown ResNet50.stem 'cifar10'. Did you mean 'cifar'"),
         (SmallCNN(mean=(0.5, 0.5)), 2, "SmallCNN.mean must hold 1 or 3 numbers"),
         (SmallCNN(std=(0.0,)), 2, "SmallCNN.std must be positive"),
         (SmallCNN(), 1, "at least two classes, got 1"),
-        ("small_cnn", 2, "takes a spec of type SmallCNN, PlainCNN, ResNet18, got str"),
+        ("small_cnn", 2, "takes a spec of type SmallCNN, PlainCNN, ResNet18, ResNet50, got str"),
     ],
 )
 def test_bad_specs(spec, classes, message):

@@ -72,6 +72,35 @@ def test_the_last_layer_is_the_layer_of_the_logits(make, layers, key):
     np.testing.assert_array_equal(output.logits, output.features[layers[-1]])
 
 
+class NnxTrained(nnx.Module):
+    def __init__(self, rngs):
+        self.layers = nnx.List([nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)])
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = x.mean((1, 2))
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
+
+
+def test_a_trained_nnx_module_goes_in_as_it_is_and_stays_so(key):
+    images, module = jax.random.uniform(key, (4, *SHAPE)), NnxTrained(nnx.Rngs(0))
+    module(images)  # in training mode: the running statistics move
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(module, nnx.Param, nnx.BatchStat)[1]))
+    classifier = from_nnx(lambda rngs: module, SHAPE)
+    variables = classifier.init(key)
+    logits = jax.jit(lambda v, x: classifier.logits_fn(v)(x))(variables, images)
+    classifier.apply(variables, images, mode="train", key=key)
+    jax.tree.map(
+        np.testing.assert_array_equal, before, nnx.to_pure_dict(nnx.state(module, nnx.Param, nnx.BatchStat)[1])
+    )
+    assert classifier.layers == ("layers/0", "layers/1", "layers/2", "head")
+    module.eval()
+    np.testing.assert_allclose(logits, module(images), rtol=1e-5, atol=1e-6)
+    assert np.abs(variables["state"]["layers"]["1"]["mean"]).max() > 1e-3
+
+
 class LinenBlock(nn.Module):
     @nn.compact
     def __call__(self, x, _=None):

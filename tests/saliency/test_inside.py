@@ -101,7 +101,12 @@ def test_bilinear_keeps_the_range_and_the_size_of_the_image(key):
     assert large.shape == (3, 6, 4) and large.max() <= small.max() + 1e-6 and large.min() >= 0
 
 
-LAST_BLOCKS = {"small_cnn": ("conv4", 4), "plain_cnn": ("conv8", 2), "resnet18": ("block4_2", 4)}
+LAST_BLOCKS = {
+    "small_cnn": ("conv4", 4),
+    "plain_cnn": ("conv8", 2),
+    "resnet18": ("block4_2", 4),
+    "resnet50": ("block4_3", 4),
+}
 
 
 @pytest.mark.parametrize("name", models.MODELS)
