@@ -537,7 +537,11 @@ def _roar() -> ConfigDict:
 def _benchmark() -> ConfigDict:
     config = ConfigDict()
     config.parts = ("attacks", "training", "maps")
-    config.attack = attack(num_steps=10)  # timed on every bundled network
+    config.attack = attack(num_steps=10)  # of the training steps
+    config.attacks = ("pgd",)  # pgd, apgd, fgsm, fgsm_rs: with the settings of attack
+    config.models = ("small_cnn", "plain_cnn", "resnet18")  # on which attacks are timed; () = all bundled networks
+    config.batch_sizes = ()  # of the attacks; () = batch_size
+    config.dtypes = ("float32",)  # of the attacks: float32, bfloat16
     config.batch_size = 128
     config.image_size = 32
     config.channels = 3

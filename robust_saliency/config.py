@@ -265,6 +265,18 @@ def _roar(section: Mapping, evaluation: Evaluation) -> Roar:
 
 
 def _benchmark(section: Mapping) -> Benchmark:
-    plain = {name: value for name, value in section.items() if name != "attack"}
-    attack = choose("attack", attacks.ATTACKS, section.get("attack") or {"name": "pgd"}, "config.benchmark.attack")
-    return dataclasses.replace(build(Benchmark, plain, "config.benchmark"), attack=attack)
+    where = "config.benchmark"
+    attack = section.get("attack") or {"name": "pgd"}
+    named = section.get("attacks") or (attack["name"],)
+    for name in section.get("models") or ():
+        checks.one_of(f"network in {where}.models", name, models.MODELS)
+    for dtype in section.get("dtypes") or ():
+        checks.one_of(f"dtype in {where}.dtypes", dtype, models.DTYPES)
+    plain = {name: value for name, value in section.items() if name not in ("attack", "attacks")}
+    return dataclasses.replace(
+        build(Benchmark, plain, where),
+        attack=choose("attack", attacks.ATTACKS, attack, f"{where}.attack"),
+        attacks=tuple(
+            choose("attack", attacks.ATTACKS, {**attack, "name": name}, f"{where}.attacks") for name in named
+        ),
+    )

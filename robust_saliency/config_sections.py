@@ -129,9 +129,11 @@ class InitFrom:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What is timed: ``attack`` on every bundled network, a training step of every objective with it, maps and metrics.
+    """What is timed: attacks on bundled networks, a training step of every objective with ``attack``, maps and metrics.
 
-    parts: of :data:`BENCHMARK_PARTS`. repetitions: pairs of the work and as many plain gradients.
+    parts: of :data:`BENCHMARK_PARTS`. repetitions: pairs of the work and as many plain gradients. attacks: each as
+    ``attack`` but for its name, on each of models (names; () = all), with each of batch_sizes (() = batch_size) images,
+    computed in each of dtypes.
     """
 
     parts: tuple[str, ...] = BENCHMARK_PARTS
@@ -141,10 +143,15 @@ class Benchmark:
     num_classes: int = 10
     repetitions: int = 3
     attack: Any = None
+    attacks: tuple[Any, ...] = ()
+    models: tuple[str, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
+    dtypes: tuple[str, ...] = ("float32",)
 
     def __post_init__(self):
         for part in self.parts:
             checks.one_of("part", part, BENCHMARK_PARTS)
+        checks.at_least(1, batch_size=self.batch_size, repetitions=self.repetitions, where="benchmark")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import PIL.Image
 import pytest
 
 from robust_saliency import (
     benchmark,
+    benchmark_attacks,
     benchmark_maps,
     benchmark_training,
     config,
@@ -18,13 +20,14 @@ from robust_saliency import (
     records,
     saliency,
     sharding,
+    timing,
 )
 from tests import tiny
 
 
 def test_every_network_objective_map_and_metric_has_a_row_that_adds_up(tmp_path, capsys, monkeypatch):
     settings = {"batch_size": 4, "image_size": 32, "repetitions": 1, "attack": {"name": "pgd", "num_steps": 1}}
-    experiment = tiny.experiment(benchmark=settings)
+    experiment = tiny.experiment(benchmark=settings | {"models": []})
     few = {name: objectives.OBJECTIVES[name] for name in ("standard", "adversarial", "free")}
     monkeypatch.setattr(objectives, "OBJECTIVES", few)
     monkeypatch.setattr(models, "MODELS", {name: models.MODELS[name] for name in ("small_cnn", "plain_cnn")})
@@ -37,10 +40,14 @@ def test_every_network_objective_map_and_metric_has_a_row_that_adds_up(tmp_path,
         assert (row["batch"], row["steps"]) == (4, 1)
         assert math.isclose(row["gradients_per_second"], row["images_per_second"] * row["steps"])
         assert row["ratio"] > 0
-        assert row["compile_seconds"] > 0
+        assert row["compile_seconds"] > row["warm_seconds"] > 0
+        assert 0 < row["share"] < 1
+        assert row["mebibytes"] > 4 * 32 * 32 * 3 * 4 / 2**20 / 2, "the images of one of two devices alone"
+    with PIL.Image.open(tmp_path / "benchmark.png") as picture:
+        assert picture.width > 1000
     assert {"command", "hardware", "versions", "benchmark"} <= set(described)
     table = capsys.readouterr().out
-    assert all(name in table for name in (*models.MODELS, *benchmark.COLUMNS))
+    assert all(name in table for name in (*models.MODELS, *benchmark_attacks.COLUMNS))
     training = {row["objective"]: row for row in described["training"]}
     assert list(training) == list(objectives.OBJECTIVES)
     for name, row in training.items():
@@ -60,6 +67,38 @@ def test_a_config_may_name_every_part_that_there_is_and_no_other():
     assert tuple(benchmark.PARTS) == config_sections.BENCHMARK_PARTS
     with pytest.raises(ValueError, match=r"config\.benchmark: Unknown part 'map'\. Did you mean 'maps'"):
         tiny.experiment(benchmark={"parts": ["attacks", "map"]})
+
+
+def test_attacks_on_networks_in_batches_of_dtypes():
+    grid = {"attacks": ["pgd", "fgsm"], "models": ["small_cnn"], "batch_sizes": [2, 4], "dtypes": ["bfloat16"]}
+    attack = {"num_steps": 2, "num_restarts": 2}
+    experiment = tiny.experiment(benchmark=grid | {"repetitions": 1, "attack": attack})
+    found = benchmark_attacks.rows(experiment, sharding.make_mesh(2, 4, "batch_size"))
+    assert [(row["attack"], row["batch"], row["dtype"], row["steps"]) for row in found] == [
+        ("pgd", 2, "bfloat16", 4), ("fgsm", 2, "bfloat16", 1), ("pgd", 4, "bfloat16", 4), ("fgsm", 4, "bfloat16", 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"models": ["resnet19"]}, r"network in config\.benchmark\.models 'resnet19'\. Did you mean 'resnet18'"),
+        ({"dtypes": ["float16"]}, r"dtype in config\.benchmark\.dtypes 'float16'"),
+        ({"attacks": ["pdg"]}, "Did you mean 'pgd'"),
+        ({"repetitions": 0}, "repetitions"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.experiment(benchmark=fields)
+
+
+def test_a_program_compiles_cold_twice_and_the_cache_of_the_user_stays():
+    before = jax.config.jax_compilation_cache_dir
+    program = jax.jit(lambda x: jnp.sin(x) @ x)
+    costs = [timing.compiled_with_costs(program, jnp.ones((4, 4)))[1] for _ in range(2)]
+    assert all(each.compile_seconds > 1e-3 and each.trace_seconds > 0 for each in costs)
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 def passes_made(spec_of, shape, classes):

@@ -89,8 +89,10 @@ MAY_IMPORT = {
     | {"neuron_subject", "neuron_facts", "neuron_pictures", "neuron_summary", "neuron_tracing", "neuron_units"}
     | {"descriptions", "report"},
     "benchmark_training": BUILD | {"config_wrappers", "timing", "train_step"},
+    "benchmark_attacks": BUILD | {"timing"},
     "benchmark_maps": BUILD | {"timing"},
-    "benchmark": BUILD | {"benchmark_maps", "benchmark_training", "timing"},
+    "benchmark_plot": set(),
+    "benchmark": BUILD | {"benchmark_attacks", "benchmark_maps", "benchmark_plot", "benchmark_training"},
     "explain": BUILD | {"report"},
     "study": BUILD | {"train", "evaluate", "benchmark", "report"},
     "study_runs": BUILD | {"study"},

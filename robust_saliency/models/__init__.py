@@ -5,6 +5,7 @@ from typing import Any
 from robust_saliency.models import plain_cnn, resnet, small_cnn
 from robust_saliency.models.activations import ACTIVATIONS, activation, softplus
 from robust_saliency.models.backward import backward_through
+from robust_saliency.models.blocks import DTYPES
 from robust_saliency.models.classifier import MODES, Classifier, Output, Variables, with_frozen_statistics
 from robust_saliency.models.convolution import conv_general_dilated
 from robust_saliency.models.linen import from_linen
@@ -37,6 +38,7 @@ def make(spec: Any, image_shape: tuple[int, int, int], num_classes: int) -> Clas
 
 __all__ = [
     "ACTIVATIONS",
+    "DTYPES",
     "KIM",
     "LLORENTE",
     "MODELS",
