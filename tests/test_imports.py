@@ -19,7 +19,7 @@ SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
 PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
 EDGES = {
     "models", "data", "optimizer", "sharding", "checkpoint", "records", "workdirs", "environment", "progress",
-    "preemption",
+    "preemption", "disk",
 }  # fmt: skip
 BUILD = PURE | EDGES | {"config", "config_fields", "config_sections", "initialise", "trainable"}
 
@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "records": {"csv_columns"},
     "workdirs": {"records"},
     "checkpoint_reading": set(),
-    "checkpoint": FLOOR | {"checkpoint_reading"},
+    "checkpoint": FLOOR | {"checkpoint_reading", "disk"},
     "statistics": set(),
     "report": {"flaws", "statistics", "records", "workdirs"},
     "config_fields": PURE | {"models"},
