@@ -130,6 +130,8 @@ class UserError(Exception):
 
 def _set_up_jax() -> None:
     """One virtual device a core where the CPU computes, and a compilation cache outside every workdir."""
+    from robust_saliency import disk
+
     # Only this project's warnings (a damaged checkpoint passed over) are for the user.
     logging.getLogger().setLevel(logging.ERROR)
     warnings = logging.StreamHandler()
@@ -138,6 +140,7 @@ def _set_up_jax() -> None:
     own.setLevel(logging.WARNING)
     own.propagate = False
     own.addHandler(warnings)
+    disk.mute_cut_off_tasks()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", cores)
@@ -176,6 +179,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 def _remembered(path: str) -> dict:
     from robust_saliency import records
 
+    records.check_manifest(os.path.dirname(path))
     try:
         config = records.read_json(path)
     except (OSError, ValueError) as error:

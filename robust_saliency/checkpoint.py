@@ -5,11 +5,13 @@ A step is a directory of five items: ``variables`` (params and state), ``trainer
 reads. These two are the only files that import Orbax.
 """
 
+import contextlib
 import json
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from robust_saliency import checkpoint_reading as reading
+from robust_saliency import disk
 from robust_saliency.checkpoint_reading import steps
 from robust_saliency.checks import lookup, one_of
 
@@ -42,7 +45,8 @@ class Checkpointer:
 
     Kept are the newest ``keep_last`` steps and the ``keep_best`` steps that are best by the validation metric
     ``best_metric`` (``best_mode``: 'max' or 'min'; the earlier step of equals; NaN is never best). Raises ValueError
-    for an option out of range and for a directory that cannot be written.
+    for an option out of range, for a directory that cannot be written, and, here or at the next call, for a save that
+    fails because the disk is full or read-only: the steps that were whole still are.
     """
 
     def __init__(
@@ -61,24 +65,27 @@ class Checkpointer:
         self._best = {"metric": best_metric, "mode": one_of("best_mode", best_mode, ("max", "min"))}
         self._keep_last, self._keep_best = keep_last, keep_best
         self._damaged: set[int] = set()
+        self._saving: int | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"Checkpoint directory {directory} cannot be written: {error.strerror}.") from None
-        self._metrics = {step: content["metrics"] for step, content in reading.contents(self.directory)[0].items()}
+        self._metrics = _metrics_of(reading.contents(self.directory)[0])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Preserve(self._kept), enable_async_checkpointing=asynchronous
         )
         handlers = {name: reading.tree_handler() for name in ("variables", "trainer")}
         handlers |= {name: ocp.JsonCheckpointHandler() for name in ("position", "config", "record")}
-        with reading.quiet():
+        with self._writing():
             self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpointer":
         return self
 
-    def __exit__(self, *exception) -> None:
-        self.close()
+    def __exit__(self, kind, *exception) -> None:
+        # What ended the block is told, not that the disk was full at its end as well.
+        with contextlib.suppress(ValueError) if kind else contextlib.nullcontext():
+            self.close()
 
     def save(
         self, step: int, *, variables: Any, trainer: Any, position: dict, config: dict, metrics: dict[str, float]
@@ -114,7 +121,9 @@ class Checkpointer:
             config=ocp.args.JsonSave(config),
             record=ocp.args.JsonSave({"content": content, "crc32": reading.json_crc(content)}),
         )
-        with reading.quiet():
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._saving = step
             return self._manager.save(step, args=items, force=True)
 
     def restore(self, abstract_variables: Any, abstract_trainer: Any) -> Restored | None:
@@ -135,13 +144,31 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Returns when every save is on disk."""
-        with reading.quiet():
+        with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and ends Orbax's threads."""
-        with reading.quiet():
+        with self._writing():
             self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What Orbax says of a full disk becomes one sentence, and what the step left half written is deleted."""
+        failed = ""
+        with reading.quiet():
+            try:
+                yield
+            except Exception as error:
+                failed = disk.reason(error)
+                if not failed:
+                    raise
+        if failed:
+            what = "Checkpoint directory" if self._saving is None else f"Checkpoint {self._saving} in"
+            for half in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(half, ignore_errors=True)
+            whole = ", ".join(map(str, steps(self.directory))) or "none"
+            raise ValueError(f"{what} {self.directory} cannot be written: {failed}. Steps that are there: {whole}.")
 
     def _kept(self, found: Sequence[int]) -> set[int]:
         whole = sorted(set(found) - self._damaged)
@@ -153,10 +180,13 @@ class Checkpointer:
         if jax.process_index() == 0:
             earlier = len(list(self.directory.glob(f"{step}.damaged*")))
             name = f"{step}.damaged-{earlier + 1}" if earlier else f"{step}.damaged"
-            (self.directory / str(step)).rename(self.directory / name)
+            try:
+                (self.directory / str(step)).rename(self.directory / name)
+            except OSError as error:
+                raise ValueError(f"{self.directory / str(step)} cannot be renamed: {error.strerror}.") from None
         multihost_utils.sync_global_devices(f"damaged step {step} set aside")
         self._damaged.remove(step)
-        with reading.quiet():
+        with self._writing():
             self._manager.reload()
 
 
@@ -166,24 +196,39 @@ def load_variables(
     """``(variables, config, step)`` of a run, without its trainer.
 
     ``step``: a number (digits will do), 'last', or 'best' by the metric that the run recorded (the last where it
-    recorded none). A damaged step is passed over with a warning for the next best or next older one; not so a numbered
-    one. Without ``abstract_variables`` the leaves are NumPy arrays. Raises ValueError where there is no such step, and
-    where none is whole.
+    recorded none). Without ``abstract_variables`` the leaves are NumPy arrays. Raises ValueError where there is no such
+    step, and where it is damaged, or another that may be the best is: numbers of another network are no replacement.
     """
     directory = _absolute(directory)
     found = steps(directory)
     if not found:
         raise ValueError(f"There is no checkpoint in {directory}.")
+    advice = ""
     if str(step) in map(str, found):
-        candidates = [int(step)]
+        chosen = int(step)
     elif step in ("best", "last"):
-        ranked = _ranked_on_disk(directory) if step == "best" else []
-        candidates = ranked + [other for other in found[::-1] if other not in ranked]
+        chosen = _best_or_last(directory) if step == "best" else found[-1]
+        advice = _advice(other for other in found if other != chosen)
     else:
         choices = ", ".join(map(str, found))
         raise ValueError(f"There is no checkpoint {step!r} in {directory}; there are {choices}, 'best' and 'last'.")
-    step, items, _ = reading.first_whole(directory, candidates, {"variables": abstract_variables}, ("config",))
+    step, items, _ = reading.first_whole(directory, [chosen], {"variables": abstract_variables}, ("config",), advice)
     return items["variables"], items["config"], step
+
+
+def _best_or_last(directory: Path) -> int:
+    contents, damaged = reading.contents(directory)
+    if damaged:
+        step, reason = max(damaged.items())
+        others = _advice(other for other in steps(directory) if other != step)
+        raise ValueError(f"Checkpoint {step} in {directory} may or may not be the best: {reason}.{others}")
+    ranked = _ranked(_metrics_of(contents), contents[max(contents)]["best"])
+    return ranked[0] if ranked else max(contents)
+
+
+def _advice(others: Iterable[int]) -> str:
+    named = ", ".join(map(str, others))
+    return f" Take another by its number ({named}), or train again: that makes a damaged last step anew." * bool(named)
 
 
 def best_step(directory: str | Path) -> int | None:
@@ -205,8 +250,11 @@ def _ranked_on_disk(directory: Path) -> list[int]:
     contents, damaged = reading.contents(directory)
     for step, reason in damaged.items():
         _LOG.warning("Checkpoint %d in %s may or may not be the best: %s.", step, directory, reason)
-    metrics = {step: content["metrics"] for step, content in contents.items()}
-    return _ranked(metrics, contents[max(contents)]["best"]) if contents else []
+    return _ranked(_metrics_of(contents), contents[max(contents)]["best"]) if contents else []
+
+
+def _metrics_of(contents: dict[int, dict]) -> dict[int, dict[str, float]]:
+    return {step: content["metrics"] for step, content in contents.items()}
 
 
 def _ranked(metrics: dict[int, dict[str, float]], best: dict[str, str]) -> list[int]:

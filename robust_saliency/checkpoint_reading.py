@@ -33,12 +33,12 @@ def steps(directory: str | Path) -> list[int]:
 
 
 def first_whole(
-    directory: Path, candidates: Sequence[int], targets: dict[str, Any], json_items: Sequence[str]
+    directory: Path, candidates: Sequence[int], targets: dict[str, Any], json_items: Sequence[str], advice: str = ""
 ) -> tuple[int, dict[str, Any], set[int]]:
     """The first of ``candidates`` that is whole: (step, its items, the damaged steps passed over with a warning).
 
     ``targets``: the tree items to restore, each with its abstract tree, or None for NumPy arrays. ValueError where no
-    candidate is whole, and where a step and a target differ in a name, a shape or a dtype.
+    candidate is whole, which ends with ``advice``, and where a step and a target differ in a name, a shape or a dtype.
     """
     damaged = {}
     for step in candidates:
@@ -47,12 +47,13 @@ def first_whole(
             items = {name: _restore_json(directory / str(step), name, record[name]) for name in json_items}
             for name, target in targets.items():
                 items[name] = _restore_tree(directory / str(step), name, record[name], target)
+            for other, reason in damaged.items():
+                _LOG.warning("Checkpoint %d in %s is damaged and passed over: %s.", other, directory, reason)
             return step, items, set(damaged)
         except Damaged as reason:
             damaged[step] = reason
-            _LOG.warning("Checkpoint %d in %s is damaged and passed over: %s.", step, directory, reason)
     reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
-    raise ValueError(f"Every checkpoint tried in {directory} is damaged ({reasons}); no file was deleted.")
+    raise ValueError(f"Every checkpoint tried in {directory} is damaged ({reasons}); no file was deleted.{advice}")
 
 
 def contents(directory: Path) -> tuple[dict[int, dict], dict[int, Damaged]]:
@@ -99,7 +100,7 @@ def _restore_tree(path: Path, name: str, described: list, target: Any) -> Any:
     try:
         with quiet():
             _read_through(item, len(described))
-            target = _numpy_target(item) if target is None else jax.tree.map(_placed, target)
+            target = _numpy_target(item, described) if target is None else jax.tree.map(_placed, target)
             arguments = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
             with ocp.Checkpointer(tree_handler()) as checkpointer:
                 tree = checkpointer.restore(item, args=arguments)
@@ -161,9 +162,17 @@ def _placed(leaf: Any) -> Any:
     return leaf
 
 
-def _numpy_target(item: Path) -> Any:
-    tree = tree_handler().metadata(item).tree
-    return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), tree)
+def _numpy_target(item: Path, described: list) -> dict[str, Any]:
+    """The tree of dicts to restore as NumPy arrays. Not from Orbax, which would read too where each leaf once lay."""
+    arrays = {leaf: np.broadcast_to(np.zeros((), dtype), shape) for leaf, dtype, shape, _ in described}
+    tree: dict[str, Any] = {}
+    for entry in json.loads((item / "_METADATA").read_text())["tree_metadata"].values():
+        *path, name = (key["key"] for key in entry["key_metadata"])
+        place = tree
+        for part in path:
+            place = place.setdefault(part, {})
+        place[name] = arrays.get("/".join((*path, name)), {})  # a dict without leaves is listed as well
+    return tree
 
 
 def describe(tree: Any) -> list[list]:

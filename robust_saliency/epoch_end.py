@@ -88,7 +88,7 @@ class EpochEnd:
 
         Not from training.json, which a kill may have left out.
         """
-        guarded = [row["step"] for row in rows if row["split"] == "guard"]
+        guarded = [row["step"] for row in rows if row.get("split") == "guard"]
         if guarded[-2:-1] == [step] and (why := self.collapse(rows)):
             return why
         kept = [row for row in rows if row["step"] <= step]
@@ -102,4 +102,4 @@ class EpochEnd:
 
 
 def _history(rows: list[dict], split: str, name: str) -> list[float]:
-    return [row[name] for row in rows if row["split"] == split]
+    return [row[name] for row in rows if row.get("split") == split and name in row]

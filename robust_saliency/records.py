@@ -2,13 +2,15 @@
 
 Every file written by :func:`write_atomic` (JSON, CSV and npz go through it) below a directory that a ``Workdir`` has
 locked is listed in that directory's ``manifest.json``; whatever is read here is compared with its entry, so that a
-truncated or changed file is named and not believed. ``metrics.jsonl`` grows line by line and is therefore not listed.
+truncated or changed file is named and not believed. ``metrics.jsonl`` grows line by line and is listed when training
+has ended; until then every checkpoint remembers its rows.
 """
 
 import contextlib
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import threading
@@ -26,6 +28,7 @@ MANIFEST = "manifest.json"
 # Not just .lock: other programs (pytest is one) put such a file into folders above ours.
 LOCK = ".robust_saliency.lock"
 _WRITING = threading.RLock()
+_LOG = logging.getLogger(__name__)
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
@@ -44,11 +47,14 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
 
 
 def remove(path: str | Path) -> None:
-    """Deletes a file, if it is there, and its entry in the manifest."""
+    """Deletes a file, if it is there, and its entry in the manifest; ValueError where it cannot be deleted."""
     path = Path(path)
     with _WRITING:
         _list(path, None)
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be deleted: {error.strerror}.") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -110,6 +116,11 @@ def is_there(path: str | Path) -> bool:
     return False
 
 
+def check_manifest(workdir: str | Path) -> None:
+    """Raises ValueError, saying what to do, where the manifest of ``workdir`` is damaged."""
+    _listed(Path(workdir))
+
+
 class MetricsLog:
     """``metrics.jsonl`` of a workdir: one JSON object a line, with the step first."""
 
@@ -117,28 +128,63 @@ class MetricsLog:
         self.path = Path(workdir) / "metrics.jsonl"
 
     def write(self, step: int, **scalars: Any) -> None:
-        """Appends a line; NaN and infinity, which JSON lacks, become null."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(_metrics_line({"step": step} | scalars))
+        """Appends a line; NaN and infinity, which JSON lacks, become null. ValueError where it cannot be written."""
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(_metrics_line({"step": step} | scalars))
+        except OSError as error:
+            raise ValueError(f"{self.path} cannot be written: {error.strerror}.") from None
 
     def read(self) -> list[dict[str, Any]]:
         """All rows, null as NaN; ``[]`` without a file. A last line cut off by a kill is ignored.
 
-        Raises ValueError naming a damaged line.
+        Raises ValueError naming a damaged line, and where the log of a training that has ended was changed since.
         """
-        rows = []
-        for number, line in enumerate(_read(self.path).split(b"\n")[:-1] if self.path.exists() else [], start=1):
-            try:
-                row = json.loads(line)
-                rows.append({name: math.nan if value is None else value for name, value in row.items()})
-            except (ValueError, AttributeError):
-                raise ValueError(f"{self.path} is damaged: line {number} is no JSON object.") from None
-        return rows
+        return [{name: math.nan if value is None else value for name, value in row.items()} for row in self._rows()]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows as JSON holds them, for a checkpoint to remember."""
+        return [json.loads(_metrics_line(row)) for row in self._rows()]
+
+    def mend(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Puts back ``rows``, which a checkpoint remembers, where the file is damaged or does not begin with them."""
+        past = "".join(map(_metrics_line, rows)).encode()
+        try:
+            self._rows()
+            if not past or self.path.read_bytes().startswith(past):
+                return
+            damage = f"{self.path} is damaged: it does not begin with the rows that the last checkpoint remembers."
+        except ValueError as error:
+            damage = str(error)
+        except FileNotFoundError:
+            damage = f"{self.path} is missing."
+        _LOG.warning("%s Its rows up to the last checkpoint are put back.", damage)
+        self._write_anew(past)
 
     def cut_back(self, step: int) -> None:
         """Keeps the rows up to and including ``step``; call it before a resumed run writes again."""
-        lines = [_metrics_line(row) for row in self.read() if row["step"] <= step]
-        _replace(self.path, "".join(lines).encode())
+        self._write_anew("".join(_metrics_line(row) for row in self._rows() if row["step"] <= step).encode())
+
+    def seal(self) -> None:
+        """Lists the file in the manifest, now that no line will follow: it is compared whenever it is read."""
+        if self.path.exists():
+            _list(self.path, _description(self.path.read_bytes()))
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for number, line in enumerate(_read(self.path).split(b"\n")[:-1] if is_there(self.path) else [], start=1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                rows.append(None)
+            if not isinstance(rows[-1], dict):
+                raise ValueError(f"{self.path} is damaged: line {number} is no JSON object.")
+            if not isinstance(rows[-1].get("step"), int):
+                raise ValueError(f"{self.path} is damaged: line {number} says of no step what it is of.")
+        return rows
+
+    def _write_anew(self, data: bytes) -> None:
+        _replace(self.path, data, before_rename=lambda: _list(self.path, None))
 
 
 def _replace(path: Path, data: bytes, before_rename: Callable[[], None] = lambda: None) -> None:
@@ -157,9 +203,11 @@ def _replace(path: Path, data: bytes, before_rename: Callable[[], None] = lambda
                 os.fsync(directory)
             finally:
                 os.close(directory)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            if isinstance(error, ValueError):  # of the manifest
+                raise
             raise ValueError(f"{path} cannot be written: {error.strerror}.") from None
 
 
@@ -174,7 +222,8 @@ def _read(path: Path) -> bytes:
     if listed and len(data) < listed["bytes"]:
         raise ValueError(f"{path} is truncated: {len(data)} of {listed['bytes']} bytes; write it again.")
     if listed and listed != _description(data):
-        raise ValueError(f"{path} has changed since it was written: its SHA-256 differs from {MANIFEST}'s.")
+        differs = f"its SHA-256 differs from {MANIFEST}'s"
+        raise ValueError(f"{path} has changed since it was written: {differs}; write it again.")
     return data
 
 
@@ -198,7 +247,25 @@ def _entry(path: Path) -> tuple[Path | None, dict[str, Any] | None]:
 
 
 def _listed(workdir: Path) -> dict[str, dict[str, Any]]:
-    return read_json(workdir / MANIFEST) if (workdir / MANIFEST).exists() else {}
+    path = workdir / MANIFEST
+    try:
+        listed = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        listed = None
+    if not isinstance(listed, dict) or not all(map(_is_description, listed.values())):
+        raise ValueError(
+            f"{path} is damaged, so that no other file can be compared with its checksum; delete it to go on without: "
+            "files are then read as they are, and listed again as they are written."
+        )
+    return listed
+
+
+def _is_description(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
 
 
 def _list(path: Path, description: dict[str, Any] | None) -> None:

@@ -16,14 +16,24 @@ def study(plain: Mapping, workdir: str) -> str:
     ``plain['study']``: title, description, seeds, reference (a run's label), runs: each with a label, a description
     and overrides laid over the rest of the config. A run lies in ``workdir/seed<s>/<label>``, so that a run may start
     from its sibling with ``init_from.workdir = '../<label>'``. What is finished is not done again.
+
+    A run whose loss diverges is left out, with those that start from it: the others are finished and reported, the
+    report says so, and then :class:`train.Diverged` is raised.
     """
     experiments = parse(plain)
     with workdirs.Workdir(workdir):
-        _run_all(plain, experiments, workdir)
-        return processes.on_first(lambda: report_lib.report(workdir))
+        about = _run_all(plain, experiments, workdir)
+        failed = "; ".join(run["why"].removesuffix(".") for run in about["failed"])
+        if failed and plain["study"]["reference"] not in {run["label"] for run in about["runs"]}:
+            raise train.Diverged(f"{failed}.")
+        page = processes.on_first(lambda: report_lib.report(workdir))
+        if failed:
+            raise train.Diverged(f"{page} lacks {len(about['failed'])} of {len(experiments)} runs: {failed}.")
+        return page
 
 
-def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
+def _run_all(plain: Mapping, experiments: list, workdir: str) -> dict:
+    """What study.json then holds."""
     began = time.monotonic()
     settings = plain["study"]
     free = ("study.seeds", "description", "title", "evaluation", "neurons", "roar", "robustness")
@@ -41,20 +51,38 @@ def _run_all(plain: Mapping, experiments: list, workdir: str) -> None:
         if experiment.data not in loaded:
             loaded[experiment.data] = data.load(experiment.data)
         _check(label, experiment, loaded[experiment.data])
+    failed: list[dict] = []
     for number, ((label, seed, directory, _), experiment) in enumerate(experiments, start=1):
         place = os.path.join(workdir, directory)
         say(f"run {number} of {len(experiments)}: {label}, seed {seed}")
-        train.train(experiment, place, loaded[experiment.data])
-        if not processes.on_first(functools.partial(evaluate.is_done, experiment, place)):
-            evaluate.evaluate(experiment, place, loaded[experiment.data])
-        described["seconds"] = before["seconds"] + time.monotonic() - began
-        processes.on_first(functools.partial(_write, workdir, described, runs, evaluations))
+        try:
+            _check_start(experiment, place, [os.path.join(workdir, run["dir"]) for run in failed])
+            train.train(experiment, place, loaded[experiment.data])
+        except train.Diverged as error:
+            say(f"{label}, seed {seed} failed: {error}")
+            failed.append({"label": label, "seed": seed, "dir": directory, "why": str(error)})
+        else:
+            if not processes.on_first(functools.partial(evaluate.is_done, experiment, place)):
+                evaluate.evaluate(experiment, place, loaded[experiment.data])
+        described |= {"failed": failed, "seconds": before["seconds"] + time.monotonic() - began}
+        about = processes.on_first(functools.partial(_written, workdir, described, runs, evaluations))
+    return about
 
 
-def _write(workdir: str, described: Mapping, runs: list[Mapping], evaluations: Mapping) -> None:
+def _written(workdir: str, described: Mapping, runs: list[Mapping], evaluations: Mapping) -> dict:
     """study.json: of the runs those that are finished."""
     finished = [run for run in runs if _evaluation_in(workdir, run["dir"]) == evaluations.get(run["label"])]
-    records.write_json(os.path.join(workdir, "study.json"), {**described, "runs": finished})
+    about = {**described, "runs": finished}
+    records.write_json(os.path.join(workdir, "study.json"), about)
+    return about
+
+
+def _check_start(experiment: config.Experiment, place: str, failed: list[str]) -> None:
+    """A run does not start from what a failed one happened to have saved."""
+    for one in (experiment, *(phase for _, phase in experiment.phases)):
+        source = os.path.abspath(os.path.join(place, one.init_from.workdir))
+        if one.init_from.workdir and source in map(os.path.abspath, failed):
+            raise train.Diverged(f"{place} starts from {one.init_from.workdir}, which failed")
 
 
 def _check(label: str, experiment: config.Experiment, loaded: data.Data) -> None:
@@ -98,7 +126,12 @@ def experiment_of(plain: Mapping, run: Mapping, seed: int) -> config.Experiment:
 def _before(workdir: str) -> dict:
     """What an earlier call of the study left: its runs, of more seeds perhaps, and the seconds spent."""
     path = os.path.join(workdir, "study.json")
-    return records.read_json(path) if os.path.exists(path) else {"runs": [], "seconds": 0.0}
+    try:
+        return records.read_json(path) if os.path.exists(path) else {"runs": [], "seconds": 0.0}
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Or delete it and start the study again, with all its seeds: what is finished is not done again."
+        ) from None
 
 
 def _evaluation_in(workdir: str, directory: str) -> dict | None:

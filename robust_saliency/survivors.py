@@ -8,6 +8,7 @@ were fooled, or have done their steps, are given to the next in the queue. So th
 import functools
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from robust_saliency.types import Array, Images, Key, Labels, LogitsFn
 STEPS_AT_ONCE = 10  # at most, between two looks at who is fooled
 _SECONDS_BETWEEN_SAVES = 30.0
 BEFORE, NEVER = -1, -2
+_LOG = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
@@ -102,9 +104,13 @@ def _check_one_for_all(plan: tuple[stages.Stage, ...]) -> None:
 
 
 def _read(path: str, about: str) -> Found | None:
-    arrays = records.read_npz(path)
-    if set(arrays) != {*Found._fields, "identity"}:
-        raise ValueError(f"{path} is damaged: it holds {', '.join(arrays)}.")
+    try:
+        arrays = records.read_npz(path)
+        if set(arrays) != {*Found._fields, "identity"}:
+            raise ValueError(f"{path} is damaged: it holds {', '.join(arrays)}.")
+    except ValueError as error:
+        _LOG.warning("%s The attack begins anew.", error)
+        return None
     same = str(arrays.pop("identity")) == about
     return Found(**arrays) if same else None
 

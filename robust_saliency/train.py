@@ -143,13 +143,19 @@ class _Training:
         done = self._rows()[-1]["step"] if self.why else first + steps
         if self.why:
             say(f"{self.name}: ended after {done} of {self.total_steps} steps: {self.why}")
-        if steps or (self.why and not os.path.exists(self._facts)):
-            processes.on_first(lambda: self._record(took, done))
+        processes.on_first(self.metrics.seal)
+        processes.on_first(lambda: None if not steps and self._is_recorded() else self._record(took, done))
         return took
 
     @property
     def _facts(self) -> str:
         return os.path.join(self.workdir, "training.json")
+
+    def _is_recorded(self) -> bool:
+        try:
+            return bool(records.read_json(self._facts))
+        except ValueError:  # missing after a kill, or damaged
+            return False
 
     def _record(self, took: dict, done: int) -> None:
         """training.json: how the weights came about, for the report; of a killed run only the last steps are timed."""
@@ -163,7 +169,10 @@ class _Training:
     def _first_state(self) -> tuple[TrainState, int]:
         state = self._new_state()
         saved = self.checkpointer.restore(_abstract(state.variables), _abstract(state.trainer))
+        self.metrics.mend(saved.position.get("metrics", []) if saved else [])
         if saved is not None:
+            # config.json may have been lost and written anew.
+            workdirs.check_same(self.workdir, saved.config["config"], self.experiment.plain, FREE_SECTIONS)
             trainer = dict(saved.trainer)
             live = trainer.pop("live", saved.variables)
             self.batches.restore(saved.position)
@@ -291,7 +300,7 @@ class _Training:
             done,
             variables=variables,
             trainer=state.trainer,
-            position=self.batches.position(),
+            position=self.batches.position() | {"metrics": self.metrics.rows()},
             config=self._described(),
             metrics=metrics,
         )

@@ -1,7 +1,9 @@
 """The directory of a run: one process at a time, one config for good."""
 
+import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +14,7 @@ from robust_saliency import processes, records
 
 CONFIG = "config.json"
 _MAX_DIFFERENCES = 20
+_LOG = logging.getLogger(__name__)
 
 
 class Workdir:
@@ -19,7 +22,7 @@ class Workdir:
 
     The lock (``.robust_saliency.lock``, by flock) is the kernel's: it goes when the process dies, however it dies.
     Of the processes of one run the first holds it for all. Raises ValueError if another process holds it, if the
-    directory cannot be written, or, with ``create=False``, if it does not exist.
+    directory cannot be written, if its manifest is damaged, or, with ``create=False``, if it does not exist.
     """
 
     def __init__(self, path: str | Path, *, create: bool = True):
@@ -35,7 +38,7 @@ class Workdir:
             raise ValueError(f"Workdir {self.path} does not exist.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / records.LOCK, "a+", encoding="utf-8")  # noqa: SIM115 (held until __exit__)
+            self._lock = open(self.path / records.LOCK, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
         except OSError as error:
             raise ValueError(f"Workdir {self.path} cannot be written: {error.strerror}.") from None
         try:
@@ -47,9 +50,19 @@ class Workdir:
             raise ValueError(
                 f"Workdir {self.path} is in use by process {holder}; wait until it ends or choose another workdir."
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"{os.getpid()} on {socket.gethostname()}\n")
-        self._lock.flush()
+        try:
+            self._lock.truncate(0)
+            self._lock.write(f"{os.getpid()} on {socket.gethostname()}\n")
+            self._lock.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # it tries to write once more
+                self._lock.close()
+            raise ValueError(f"Workdir {self.path} cannot be written: {error.strerror}.") from None
+        try:
+            records.check_manifest(self.path)
+        except ValueError:
+            self._lock.close()
+            raise
 
     def __exit__(self, *exception) -> None:
         if processes.is_first():
@@ -103,10 +116,25 @@ def claim(workdir: str | Path, config: Mapping[str, Any], ignore: Iterable[str] 
 
 def _claim(workdir: str | Path, config: Mapping[str, Any], ignore: Iterable[str]) -> None:
     path = Path(workdir) / CONFIG
-    if not path.exists() or not has_results(workdir):
+    was = _remembered(path) if has_results(workdir) else None
+    if was is None:
         records.write_json(path, config)
-        return
-    lines = differences(records.read_json(path), json.loads(json.dumps(config)), ignore)
+    else:
+        check_same(workdir, was, config, ignore)
+
+
+def _remembered(path: Path) -> dict[str, Any] | None:
+    """The config of a run; None where it is not there or damaged: what was trained is compared with its checkpoint."""
+    try:
+        return records.read_json(path) if records.is_there(path) else None
+    except ValueError as error:
+        _LOG.warning("%s It is written again from the config that was given.", error)
+        return None
+
+
+def check_same(workdir: str | Path, was: Mapping[str, Any], now: Mapping[str, Any], ignore: Iterable[str] = ()) -> None:
+    """Raises ValueError with the differences of two configs; ``ignore`` as for :func:`claim`."""
+    lines = differences(was, json.loads(json.dumps(now)), ignore)
     if lines:
         raise ValueError(
             f"Workdir {workdir} holds a run of another config; choose another workdir or undo these changes "

@@ -19,7 +19,7 @@ SIBLINGS = {"attacks", "saliency", "metrics", "neurons"}
 PURE = FLOOR | MIDDLE | SIBLINGS | {"objectives", "map_attacks"}
 EDGES = {
     "models", "data", "optimizer", "sharding", "checkpoint", "records", "workdirs", "environment", "progress",
-    "preemption", "processes",
+    "disk", "preemption", "processes",
 }  # fmt: skip
 BUILD = PURE | EDGES | {"config", "config_fields", "config_sections", "initialise", "trainable"}
 
@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "records": {"csv_columns"},
     "workdirs": {"processes", "records"},
     "checkpoint_reading": set(),
-    "checkpoint": FLOOR | {"checkpoint_reading"},
+    "checkpoint": FLOOR | {"checkpoint_reading", "disk"},
     "statistics": set(),
     "report": {"flaws", "statistics", "records", "workdirs"},
     "microbatches": {"types"},

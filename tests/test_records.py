@@ -224,3 +224,65 @@ def test_a_file_that_was_taken_away_is_missed_and_one_that_never_was_is_not(tmp_
             records.is_there(path)
         records.remove(path)
         assert not records.is_there(path)
+
+
+def test_the_log_of_a_training_that_has_ended_is_compared_until_a_line_follows(workdir):
+    log = records.MetricsLog(workdir)
+    log.write(1, loss=0.25)
+    log.seal()
+    good = log.path.read_text()
+    for bad, message in ((good.replace("2", "3"), "has changed since it was written"), ("", "is truncated: 0 of")):
+        log.path.write_text(bad)
+        with pytest.raises(ValueError, match=rf"metrics\.jsonl {message}"):
+            log.read()
+    log.path.unlink()
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is missing, though it was written once"):
+        log.read()
+    log.path.write_text(good)
+    log.cut_back(1)
+    log.write(2, loss=0.5)
+    assert [row["step"] for row in log.read()] == [1, 2]
+
+
+def test_a_damaged_log_begins_again_with_the_rows_that_a_checkpoint_remembers(workdir, caplog):
+    log = records.MetricsLog(workdir)
+    for step in (1, 2):
+        log.write(step, split="train", loss=step / 4, gap=math.nan)
+    rows, good = log.rows(), log.path.read_text()
+    assert rows[0] == {"step": 1, "split": "train", "loss": 0.25, "gap": None}
+    log.write(3, loss=1.0)
+    log.mend(rows)
+    assert [row["step"] for row in log.read()] == [1, 2, 3] and not caplog.records
+    damages = [good.replace("0.25", "0.35"), good[: len(good) // 2], "", good + "}\n", good.replace("step", "stop", 1)]
+    for damaged in damages:
+        log.path.write_text(damaged)
+        log.mend(rows)
+        assert log.path.read_text() == good
+    log.path.unlink()
+    log.mend(rows)
+    assert log.path.read_text() == good
+    assert len(caplog.records) == len(damages) + 1 and all("metrics.jsonl" in one.message for one in caplog.records)
+
+
+def test_a_damaged_manifest_is_answered_with_what_to_do(tmp_path):
+    with workdirs.Workdir(tmp_path) as workdir:
+        records.write_json(workdir / "a.json", 1)
+    path = tmp_path / "manifest.json"
+    for damaged in (
+        "",
+        "{",
+        "[]",
+        '{"a.json": 1}',
+        '{"a.json": {"byte": 2, "sha256": ""}}',
+        '{"a.json": {"bytes": "2"}}',
+    ):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=r"manifest\.json is damaged, .*; delete it to go on without"):
+            workdirs.Workdir(tmp_path).__enter__()
+        with pytest.raises(ValueError, match="delete it"):
+            records.write_json(tmp_path / "a.json", 2)
+        assert path.read_text() == damaged
+    path.unlink()
+    with workdirs.Workdir(tmp_path) as workdir:
+        assert records.read_json(workdir / "a.json") == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == [records.LOCK, "a.json"]

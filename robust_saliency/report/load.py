@@ -60,7 +60,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """Runs to be compared; ``reference`` is the label they are compared with, None where there is only one."""
+    """Runs to be compared; ``reference`` is the label they are compared with, None where there is only one.
+
+    failed: 'label, seed' and why, of the runs that could not be trained.
+    """
 
     title: str
     description: str
@@ -68,6 +71,7 @@ class Study:
     command: str
     seconds: float | None
     runs: tuple[Run, ...]
+    failed: tuple[tuple[str, str], ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -121,7 +125,7 @@ def read_study(directory: str | Path) -> Study:
     directory = Path(directory)
     if not directory.is_dir():
         raise ValueError(f"{directory} is no directory; give a study directory or the workdir of an evaluated run.")
-    if not (directory / "study.json").is_file():
+    if not records.is_there(directory / "study.json"):
         return _single_run(directory)
     about = _read(directory / "study.json", records.read_json)
     entries = _field(directory / "study.json", about, "runs")
@@ -147,6 +151,7 @@ def read_study(directory: str | Path) -> Study:
         command=about.get("command", ""),
         seconds=about.get("seconds"),
         runs=runs,
+        failed=tuple((f"{run['label']}, seed {run['seed']}", run["why"]) for run in about.get("failed", ())),
     )
 
 

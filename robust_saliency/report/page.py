@@ -122,6 +122,7 @@ def _facts(study: Study) -> list[str]:
         images if groups == len(study.first.scores.ids) else f"{images} in {groups} groups",
         _count(len(summary["class_names"]), "class", "classes"),
     ]
+    facts += [f"{_count(len(study.failed), 'run')} failed"] if study.failed else []
     return facts + ([numbers.duration(study.seconds)] if study.seconds is not None else [])
 
 

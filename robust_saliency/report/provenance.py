@@ -50,6 +50,7 @@ def made_with(study: Study) -> list[tuple[str, str]]:
         text += "".join(_training_time(phase) for phase in run.phases)
         text += f", evaluated in {numbers.duration(seconds)}" if seconds is not None else ""
         facts.append((f"{run.label}, seed {run.seed}", text.lstrip(", ")))
+    facts += [(f"{name}: failed", why) for name, why in study.failed]
     for label in study.labels:
         facts.append((f"{label}, objective", study.of(label)[0].summary.get("objective", "")))
     facts += [(f"Not measured: {metric}", why) for metric, why in summary.get("not_measured", {}).items()]
@@ -65,7 +66,7 @@ def _shared_work(runs: dict[str, int]) -> str:
 
 def _training_time(phase: history.Phase) -> str:
     training = phase.training
-    if not training:
+    if not training or not training["timed_steps"]:  # written again after the training
         return ""
     timed, steps = training["timed_steps"], training["steps"]
     which = "" if timed == steps else f"the last {timed} of {steps} steps "

@@ -1,4 +1,5 @@
-"""Damaged checkpoints: a step that is not whole is passed over, the user is told, and no file is deleted."""
+"""Damaged checkpoints: training passes over a step that is not whole, what reads weights refuses it; the user is told,
+and no file is deleted."""
 
 import logging
 import os
@@ -110,15 +111,19 @@ def test_a_flipped_bit_never_gives_wrong_values(directory, item):
     assert fallen_back >= 3
 
 
-def test_load_falls_back_too_unless_a_step_was_asked_for(directory, caplog):
-    _truncate(directory / "20")
+@pytest.mark.parametrize("step", ["best", "last", 20])
+def test_numbers_of_another_network_are_no_replacement_so_load_refuses(directory, step):
     shutil.rmtree(directory / "20" / "variables")
-    variables, _, step = checkpoint.load_variables(directory, step="last")
+    before = files(directory)
+    with pytest.raises(ValueError) as error:
+        checkpoint.load_variables(directory, step=step)
+    said = "is damaged (step 20: item variables is missing); no file was deleted."
+    advice = " Take another by its number (10), or train again: that makes a damaged last step anew." * (step != 20)
+    assert str(error.value) == f"Every checkpoint tried in {directory} {said}{advice}"
+    assert files(directory) == before
+    variables, _, step = checkpoint.load_variables(directory, step=10)
     assert step == 10
     assert_same(variables, run_of(10)[0])
-    assert "Checkpoint 20" in caplog.text
-    with pytest.raises(ValueError, match=r"damaged \(step 20: item variables is missing\); no file was deleted\.$"):
-        checkpoint.load_variables(directory, step=20)
 
 
 def test_a_step_whose_score_is_unreadable_is_not_silently_no_candidate(tmp_path, caplog):
@@ -128,6 +133,9 @@ def test_a_step_whose_score_is_unreadable_is_not_silently_no_candidate(tmp_path,
     shutil.rmtree(tmp_path / "1" / "record")
     assert checkpoint.best_step(tmp_path) == 2
     assert "Checkpoint 1 in" in caplog.text and "may or may not be the best: item record is missing" in caplog.text
+    with pytest.raises(ValueError, match=r"^Checkpoint 1 in \S* may or may not be the best: item record is missing\."):
+        checkpoint.load_variables(tmp_path)
+    assert checkpoint.load_variables(tmp_path, step=2)[2] == 2
 
 
 def test_where_all_is_damaged_one_sentence_says_so_and_nothing_is_deleted(directory):
