@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from robust_saliency import config, config_fields, evaluate, records, train, workdirs
+from robust_saliency import config, config_fields, environment, evaluate, records, train, workdirs
 from tests.faults import damage
 
 LAST, BEST = "checkpoints/12", "checkpoints/4"  # a folder stands for its largest file
@@ -61,9 +61,8 @@ def test_a_damaged_file_is_mended_or_named(run, name, kind, mode, expected):
     workdir, numbers = run
     path = workdir / name
     if path.is_dir():
-        path = max(
-            (file for file in path.rglob("*") if file.is_file()), key=lambda file: (file.stat().st_size, file.name)
-        )
+        files = [file for file in path.rglob("*") if file.is_file()]
+        path = max(files, key=lambda file: (file.stat().st_size, file.name))
     place = workdir.parent / "damaged"
     found, said = damage.outcome(mode, kind, workdir, path.relative_to(workdir), place, numbers[mode])
     assert found == expected, said
@@ -128,4 +127,10 @@ def _summary(found: dict) -> dict:
         if outcome != "recovers":
             refused.setdefault(name, {}).setdefault(f"{mode}, {kind}", f"{outcome}: {said}")
     files = len({name for name, _, _ in found})
-    return {"files": files, "cases": len(found), "outcomes": dict(sorted(counts.items())), "not recovered": refused}
+    made = {"versions": environment.versions(), "hardware": environment.hardware()}
+    return made | {
+        "files": files,
+        "cases": len(found),
+        "outcomes": dict(sorted(counts.items())),
+        "not recovered": refused,
+    }

@@ -1,13 +1,15 @@
 """kill -9 at any moment of a study (training, saving, evaluating, reporting): the same command ends it as if nothing
 had happened, number by number."""
 
+import contextlib
 import json
+import os
 import time
 
 import numpy as np
 import pytest
 
-from robust_saliency import records
+from robust_saliency import environment, records
 from tests import tiny
 
 CONFIG = "--config=tests/faults/small_study.py"
@@ -49,24 +51,46 @@ def undisturbed(tmp_path_factory):
     finished(started(second))
     seconds = time.monotonic() - began
     assert ending(first) == ending(second)
+    _log({"versions": environment.versions(), "hardware": environment.hardware(), "undisturbed": round(seconds, 2)})
     return ending(second), seconds
 
 
 def killed_and_finished(workdir, undisturbed, number):
+    """How many of the kills met a living command. $KILLS_LOG: a file that gets a line of JSON."""
     expected, seconds = undisturbed
     rng = np.random.default_rng(number)
     moments = np.sort(rng.uniform(0.02, 0.98, size=rng.integers(1, 4))) * seconds
-    kills = 0
+    kills = []
     for moment in moments:
         command = started(workdir)
         time.sleep(moment)
-        kills += command.poll() is None
+        if command.poll() is None:
+            kills.append({"after": round(float(moment), 2), "newest file": _newest(workdir)})
         command.kill()
-        command.communicate()
-    finished(started(workdir))
+        _, err = command.communicate()
+        if kills and "said" not in kills[-1]:
+            kills[-1]["said"] = err.splitlines()[-1:]
+    last = finished(started(workdir))
     assert ending(workdir) == expected
-    print(json.dumps({"number": number, "killed after": [round(float(m), 2) for m in moments], "kills": int(kills)}))
-    return kills
+    restarted = [line for line in last.splitlines() if "going on from" in line or "Warning" in line]
+    _log({"number": number, "kills": kills, "restart said": restarted})
+    return len(kills)
+
+
+def _log(line: dict) -> None:
+    if log := os.environ.get("KILLS_LOG"):
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _newest(workdir) -> str:
+    """The file that was written last: it tells what the study was at."""
+    written = {}
+    for path in workdir.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # renamed or removed since
+            if path.is_file():
+                written[path.relative_to(workdir).as_posix()] = path.stat().st_mtime_ns
+    return max(written, key=written.get, default="none")
 
 
 @pytest.mark.parametrize("number", range(3))
