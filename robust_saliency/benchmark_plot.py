@@ -1,4 +1,4 @@
-"""A benchmark's attacks as bars: how many images a second, and beside which share of the machine's own speed."""
+"""A benchmark's attacks as bars: gradients a second, and beside which share of the machine's own speed that is."""
 
 import matplotlib
 
@@ -16,14 +16,14 @@ def draw(rows: list[dict], title: str, path: str) -> None:
     figure, (speed, share) = plt.subplots(1, 2, sharey=True, figsize=(11, height), width_ratios=(2, 1))
     dtypes = sorted({row["dtype"] for row in rows}, reverse=True)
     colours = [f"C{dtypes.index(row['dtype'])}" for row in rows]
-    bars = speed.barh(labels, [row["images_per_second"] for row in rows], color=colours)
+    bars = speed.barh(labels, [row["gradients_per_second"] for row in rows], color=colours)
     speed.bar_label(bars, fmt="%.0f", padding=3)
-    speed.set(xscale="log", xlabel="attacked images a second")
+    speed.set(xlabel="gradients of images a second")
     speed.margins(x=0.12)
     speed.invert_yaxis()
     bars = share.barh(labels, [100 * row["share"] for row in rows], color=colours)
     share.bar_label(bars, fmt="%.0f %%", padding=3)
-    share.set(xlabel="% of the operations a second of a matrix product")
+    share.set(xlabel="% of a matrix product's speed")
     share.margins(x=0.2)
     for axes in (speed, share):
         axes.spines[["top", "right"]].set_visible(False)
