@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     words = parser.parse_args()
     theirs = [words.python, os.path.join(HERE, "theirs.py"), "--folder", words.folder]
-    told = json.loads(subprocess.run(theirs, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    subprocess.run(theirs, check=True)
+    with open(os.path.join(words.folder, "theirs.json"), encoding="utf-8") as file:
+        told = json.load(file)
     mine = Worker([sys.executable, os.path.join(HERE, "ours.py"), "--folder", words.folder, "--serve"])
     peers = Worker([*theirs, "--serve"])
     times = {task: in_turns(task, mine, peers, words.rounds) for task in PROMISED}

@@ -1,6 +1,6 @@
 """The peers' side, which imports nothing of ours: hand-written PyTorch loops, torchattacks and foolbox.
 
-On the networks of problem.npz; says how far it agrees, or times tasks (--serve).
+On the networks of problem.npz: writes theirs.json, how far it agrees, or times tasks (--serve).
 """
 
 import argparse
@@ -37,7 +37,8 @@ def main() -> None:
         serving.serve(timed(arrays))
         return
     versions = {"torch": torch.__version__, "torchattacks": torchattacks.__version__, "foolbox": foolbox.__version__}
-    print(json.dumps({"agreement": agreement(arrays), "versions": versions}))
+    with open(os.path.join(words.folder, "theirs.json"), "w", encoding="utf-8") as file:
+        json.dump({"agreement": agreement(arrays), "versions": versions}, file)
 
 
 def timed(arrays) -> dict:
@@ -53,7 +54,8 @@ def timed(arrays) -> dict:
                 )
                 if name in TRAINED:
                     own = NETWORKS[name](arrays, name).to(memory_format=memory)
-                    step = Training(torch.compile(own) if how != "eager" else own, own)
+                    # At rate 0 the weights stay what they are on our side, at every repetition.
+                    step = Training(torch.compile(own) if how != "eager" else own, own, rate=0.0)
                     tasks[f"training step, PGD-{TRAINING_STEPS}, {name}: {how}{layout}"] = (
                         lambda step=step, images=images, labels=labels: step(images, labels)
                     )
@@ -83,7 +85,7 @@ def agreement(arrays) -> dict:
         )
         if name in TRAINED:
             own = NETWORKS[name](arrays, name)
-            Training(own, own)(images, labels)
+            Training(own, own, RATE)(images, labels)
             after = NETWORKS[name](
                 {
                     key.replace(f"{name}/after/", f"{name}/weights/"): value
@@ -121,9 +123,9 @@ def pgd(network, images, labels, steps: int):
 class Training:
     """A step of adversarial training: PGD in eval mode, then SGD with Nesterov momentum in train mode."""
 
-    def __init__(self, called, network):
+    def __init__(self, called, network, rate: float):
         self.called, self.network = called, network
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=0.9, nesterov=True)
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True)
 
     def __call__(self, images, labels):
         self.network.eval()
