@@ -222,8 +222,7 @@ def _read(path: Path) -> bytes:
     if listed and len(data) < listed["bytes"]:
         raise ValueError(f"{path} is truncated: {len(data)} of {listed['bytes']} bytes; write it again.")
     if listed and listed != _description(data):
-        differs = f"its SHA-256 differs from {MANIFEST}'s"
-        raise ValueError(f"{path} has changed since it was written: {differs}; write it again.")
+        raise ValueError(f"{path} has changed since it was written: its SHA-256 differs from {MANIFEST}'s.")
     return data
 
 
