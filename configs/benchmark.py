@@ -18,8 +18,8 @@ def get_config(size: str = "small"):
     config.benchmark.attacks = ("pgd", "apgd", "fgsm")
     config.benchmark.models = ("small_cnn", "resnet18")
     config.benchmark.batch_sizes = (32, 128)
-    config.benchmark.dtypes = ("float32", "bfloat16")
     if size == "full":
+        config.benchmark.dtypes = ("float32", "bfloat16")  # which a CPU computes in float32, with more work
         config.benchmark.batch_size = 1024
         config.benchmark.batch_sizes = (128, 1024)
         config.benchmark.models = ("small_cnn", "resnet18", "resnet50")
