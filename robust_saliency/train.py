@@ -169,7 +169,7 @@ class _Training:
     def _first_state(self) -> tuple[TrainState, int]:
         state = self._new_state()
         saved = self.checkpointer.restore(_abstract(state.variables), _abstract(state.trainer))
-        self.metrics.mend(saved.position.get("metrics", []) if saved else [])
+        processes.on_first(lambda: self.metrics.mend(saved.position.get("metrics", []) if saved else []))
         if saved is not None:
             # config.json may have been lost and written anew.
             workdirs.check_same(self.workdir, saved.config["config"], self.experiment.plain, FREE_SECTIONS)
@@ -300,7 +300,7 @@ class _Training:
             done,
             variables=variables,
             trainer=state.trainer,
-            position=self.batches.position() | {"metrics": self.metrics.rows()},
+            position=self.batches.position() | {"metrics": processes.on_first(self.metrics.rows)},
             config=self._described(),
             metrics=metrics,
         )
