@@ -258,6 +258,7 @@ def run() -> None:
         if _is_message(error):
             _end(f"Error: {error}", 2)
         if processes.is_of_another(error):
+            print(f"{type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
             _end(processes.ANOTHER_DIED, preemption.EXIT_STATUS)
         traceback.print_exc()
         processes.leave(1)

@@ -30,9 +30,10 @@ class Train:
     average_batches: training batches on which BatchNorm's statistics are estimated anew for the average.
     guard_drop: training ends when the accuracy on a training batch under PGD with ``guard_steps`` steps has fallen by
     more than this since its best epoch; every epoch before has a checkpoint, that one has none. 0 = no guard.
-    accumulate: parts that a batch goes through in, one after the other, for the memory of one; the update is that of
-    the whole batch, only BatchNorm sees the parts. remat: gradients keep the results of convolutions and matrix
-    products alone and compute the rest again, for less memory.
+    accumulate: parts that a batch goes through in, one after the other, for the memory of one; the gradient is the mean
+    over them; what depends on a whole batch, such as BatchNorm, sees the parts.
+    remat: gradients keep the results of convolutions and matrix products alone and compute the rest again, for less
+    memory.
     """
 
     epochs: int = 10

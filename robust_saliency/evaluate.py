@@ -51,6 +51,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
     settings = experiment.evaluation
     with workdirs.Workdir(workdir, create=False):
         classifier, variables, described, step = initialise.load_described(workdir, settings.step)
+        processes.check_same("checkpoint", step)
         data = data or data_lib.load(experiment.data)
         initialise.check_fits(described, data)
         initialise.check_unchanged(described, experiment.plain)
@@ -79,7 +80,7 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
                 mesh=mesh,
                 batch_size=settings.batch_size,
                 title=f"{name}, {label}",
-                path=os.path.join(workdir, "attacks", f"{label}.npz") if processes.is_first() else "",
+                path=os.path.join(workdir, "attacks", f"{label}.npz") if processes.count() == 1 else "",
                 identity=[settings.split, experiment.plain["data"]],
                 network=described["config"]["model"],
             ).robust

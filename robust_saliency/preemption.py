@@ -45,6 +45,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
 def _heard(number: int, frame) -> None:
     del number, frame
     if not _wishes:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end what says so
         raise Stopped(_SAID)
     for wish in _wishes:
         wish.said = True

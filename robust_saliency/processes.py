@@ -19,7 +19,11 @@ ANOTHER_DIED = (
     "commands: training goes on from its last checkpoint."
 )
 # What errors of the runtimes say of a lost connection: Gloo on CPU, NCCL on GPU, JAX's coordination on all.
-_LOST = ("gloo", "nccl", "coordination", "heartbeat", "barrier", "unavailable", "deadline_exceeded", "closed by peer")
+_LOST = (
+    "closed by peer", "connection reset", "connection refused", "coordination service", "heartbeat",
+    "ncclremoteerror", "timed out waiting", "deadline_exceeded",
+)  # fmt: skip
+_AT_ONCE = 2**28  # bytes of all processes together that lie on each device while values are gathered
 
 T = TypeVar("T")
 
@@ -86,13 +90,28 @@ def gathered(value: T) -> list[T]:
         return [value]
     from jax.experimental import multihost_utils
 
-    own = np.frombuffer(pickle.dumps(value), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int64(own.size)).reshape(-1)
-    # To a power of two: the program that gathers is compiled for each size.
-    padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
-    padded[: own.size] = own
-    rows = multihost_utils.process_allgather(padded)
-    return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+    own = pickle.dumps(value)
+    # As two numbers, for JAX makes one of 64 bits a number of 32.
+    halves = multihost_utils.process_allgather(np.array(divmod(len(own), 2**30), np.int32))
+    sizes = [int(high) * 2**30 + int(low) for high, low in halves]
+    # Of a power of two: the program that gathers is compiled for each length.
+    length = 1 << (min(max(sizes), max(1, _AT_ONCE // count())) - 1).bit_length()
+    parts = [bytearray() for _ in sizes]
+    for first in range(0, max(sizes), length):
+        piece = np.zeros(length, np.uint8)
+        held = own[first : first + length]
+        piece[: len(held)] = np.frombuffer(held, np.uint8)
+        for part, row in zip(parts, multihost_utils.process_allgather(piece), strict=True):
+            part += row.tobytes()
+    return [pickle.loads(part[:size]) for part, size in zip(parts, sizes, strict=True)]
+
+
+def check_same(what: str, value: Any) -> None:
+    """Raises ValueError, in all processes, where they do not hold the same ``value``: they would wait for ever."""
+    values = gathered(value)
+    if any(other != values[0] for other in values):
+        listed = ", ".join(f"{other} in process {number}" for number, other in enumerate(values))
+        raise ValueError(f"The processes do not read the same {what}: {listed}. Is the file system the same for all?")
 
 
 def share(length: int) -> slice:

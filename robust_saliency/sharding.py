@@ -24,7 +24,10 @@ def make_mesh(num_devices: int, batch_size: int, where: str) -> Mesh:
 
 def make_local_mesh(num_devices: int, batch_size: int, where: str) -> Mesh:
     """As :func:`make_mesh` over the devices of this process alone; ``num_devices`` is of all processes together."""
-    return _mesh(jax.local_devices(), 1, num_devices // processes.count(), batch_size, where)
+    hosts = processes.count()
+    if num_devices % hosts:
+        raise ValueError(f"config.mesh.num_devices is {num_devices}, which {hosts} processes cannot share evenly.")
+    return _mesh(jax.local_devices(), 1, num_devices // hosts, batch_size, where)
 
 
 def _mesh(devices: list, hosts: int, num_devices: int, batch_size: int, where: str) -> Mesh:

@@ -23,16 +23,27 @@ def is_due(argv: list[str]) -> bool:
 def supervise(argv: list[str]) -> int:
     """Runs the command line in a child; its exit status, and a message where JAX ended it."""
     reading, writing = os.pipe()
+    asked: list[int] = []
+
+    def ask(number: int, frame) -> None:
+        asked.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    child = None
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
     child = subprocess.Popen(
         [sys.executable, *argv], env={**os.environ, _PARENT: str(reading)}, pass_fds=(reading,), close_fds=True
     )
     os.close(reading)
-    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
+    for number in asked[:1]:  # one that came before there was a child
+        child.send_signal(number)
     status = child.wait()
     os.close(writing)
     if status == -signal.SIGABRT:
-        print(processes.ANOTHER_DIED, file=sys.stderr)
+        print(f"Ended by SIGABRT, see above. Most likely: {processes.ANOTHER_DIED}", file=sys.stderr)
+    if status in (-signal.SIGABRT, -signal.SIGTERM):
         return preemption.EXIT_STATUS
     return status if status >= 0 else 128 - status
 

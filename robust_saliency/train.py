@@ -169,6 +169,7 @@ class _Training:
     def _first_state(self) -> tuple[TrainState, int]:
         state = self._new_state()
         saved = self.checkpointer.restore(_abstract(state.variables), _abstract(state.trainer))
+        processes.check_same("checkpoint", saved and saved.step)
         processes.on_first(lambda: self.metrics.mend(saved.position.get("metrics", []) if saved else []))
         if saved is not None:
             # config.json may have been lost and written anew.

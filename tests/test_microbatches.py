@@ -17,7 +17,7 @@ def test_means_and_the_state_after_the_last_part():
     """Rows 0 to 5 in three parts: (0, 3), (1, 4), (2, 5)."""
 
     def function(state, rows, number):
-        return {"mean": jnp.mean(rows["x"]), "number": number.astype(jnp.float32)}, state + [jnp.max(rows["x"])][0]
+        return {"mean": jnp.mean(rows["x"]), "number": number.astype(jnp.float32)}, state + jnp.max(rows["x"])
 
     run = jax.jit(lambda state, rows: microbatches.accumulated(function, state, rows, 3))
     means, state = run(jnp.float32(0), {"x": jnp.arange(6.0)})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.experimental import multihost_utils
 
 from robust_saliency import processes, sharding
 
@@ -32,6 +33,7 @@ def test_the_shares_in_order_are_the_whole_and_alike(length, count):
     ("devices", "batch", "message"),
     [
         (3, 12, "config.mesh.num_devices is 3, which 2 processes cannot share evenly"),
+        (1, 12, "config.mesh.num_devices is 1, which 2 processes cannot share evenly"),
         (0, 13, "config.data.batch_size is 13, which 2 processes cannot share evenly"),
     ],
 )
@@ -39,6 +41,29 @@ def test_processes_share_devices_and_batches_evenly(devices, batch, message, mon
     monkeypatch.setattr(processes, "count", lambda: 2)
     with pytest.raises(ValueError, match=message):
         sharding.make_mesh(devices, batch, "config.data.batch_size")
+
+
+@pytest.mark.parametrize("at_once", [1, 64, 2**20])
+def test_what_is_gathered_arrives_whole_in_pieces_of_any_size(at_once, monkeypatch):
+    seen = []
+
+    def from_both(array):
+        seen.append(array.nbytes)
+        return np.stack([array, array])
+
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "_AT_ONCE", at_once)
+    monkeypatch.setattr(multihost_utils, "process_allgather", from_both)
+    value = {"rows": list(range(100)), "name": "x" * 77}
+    assert processes.gathered(value) == [value, value]
+    assert max(seen) <= max(at_once, 8)
+
+
+def test_processes_that_read_different_things_say_so(monkeypatch):
+    processes.check_same("checkpoint", 3)
+    monkeypatch.setattr(processes, "gathered", lambda value: [value, 560])
+    with pytest.raises(ValueError, match="not read the same checkpoint: 624 in process 0, 560 in process 1"):
+        processes.check_same("checkpoint", 624)
 
 
 def test_only_of_several_can_another_be_lost(monkeypatch):

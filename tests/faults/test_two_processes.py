@@ -1,6 +1,8 @@
 """Two processes of one run on this machine, which talk by Gloo: what they make together, and what becomes of one when
 the other dies."""
 
+import os
+import signal
 import time
 
 import jax
@@ -84,25 +86,38 @@ def test_a_step_of_theirs_is_the_step_of_one(tmp_path, alone, parameters):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), weights(tmp_path), alone)
 
 
-def test_when_one_is_killed_the_other_says_so_and_a_restart_goes_on(tmp_path):
-    words = (CONFIG, "--mode=train", "--config.train.epochs=40")
-    commands = pair.started(tmp_path, *words)
+def test_when_one_ends_the_other_says_so_and_a_restart_goes_on(tmp_path):
+    """Killed: the second; then the first, in which JAX's coordination runs. SIGTERM to one: both save the same step."""
+    words = (CONFIG, "--mode=train", "--config.train.epochs=60")
 
     def steps():
         return checkpoint.steps(workdirs.checkpoints(tmp_path))
 
-    while not steps():
-        assert commands[0].poll() is None
-        time.sleep(0.1)
-    commands[1].kill()
-    began = time.monotonic()
-    (status, _, err), _ = pair.finished(commands)
-    assert time.monotonic() - began < 60
-    assert status == preemption.EXIT_STATUS
-    assert err.strip().endswith(processes.ANOTHER_DIED)
-    assert "Traceback" not in err
+    def started_and_on_its_way():
+        before = steps()
+        commands = pair.started(tmp_path, *words)
+        while steps() == before:
+            assert commands[0].poll() is None
+            time.sleep(0.1)
+        return commands
+
+    for killed in (1, 0):
+        commands = started_and_on_its_way()
+        commands[killed].kill()
+        began = time.monotonic()
+        status, _, err = pair.finished(commands)[1 - killed]
+        assert time.monotonic() - began < 60
+        assert status == preemption.EXIT_STATUS, err
+        assert err.strip().endswith(processes.ANOTHER_DIED)
+        assert "Traceback" not in err
+    commands = started_and_on_its_way()
+    os.kill(commands[1].pid, signal.SIGTERM)
+    ends = pair.finished(commands)
     saved = steps()[-1]
+    for status, _, err in ends:
+        assert status == preemption.EXIT_STATUS, err
+        assert f"step {saved} of 240 is saved" in err
     (status, _, err), (other, _, _) = pair.finished(pair.started(tmp_path, *words))
     assert (status, other) == (0, 0), err
-    assert f"going on from step {saved} of 160" in err
-    assert steps()[-1] == 160
+    assert f"going on from step {saved} of 240" in err
+    assert steps()[-1] == 240
