@@ -90,6 +90,8 @@ def test_a_guard_goes_back_to_the_end_of_an_epoch_so_no_step_between_is_saved(tm
 def test_where_nothing_waits_for_it_the_program_ends_at_once():
     with pytest.raises(preemption.Stopped, match="The same command goes on"):
         os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # a second one does not end what says so
+    preemption.listen()
     with pytest.raises(preemption.Stopped), preemption.deferred() as asked:
         assert not asked()
         os.kill(os.getpid(), signal.SIGTERM)
