@@ -1,13 +1,16 @@
 """Workers of several libraries that take turns at the same tasks; see serving.py for their side."""
 
+import os
 import subprocess
 
 
 class Worker:
     """A process that times tasks by name."""
 
-    def __init__(self, command: list[str]):
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, command: list[str], env: dict[str, str] | None = None):
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | (env or {})
+        )
         assert self._answer() == "ready"
 
     def seconds(self, task: str) -> float:

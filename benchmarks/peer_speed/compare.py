@@ -26,6 +26,13 @@ PROMISED = {
 }
 ATTACKS = ("eager", "eager, channels_last", "torch.compile", "torch.compile, channels_last", "torchattacks", "foolbox")
 PEERS = {task: ATTACKS if task.startswith("PGD") else ATTACKS[:4] for task in PROMISED}
+# What robust_saliency.memory does, told to a peer's process; beside the peers, as it is nobody's habit.
+KEPT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TOP_PAD_": str(2**27),
+}
 
 
 def main() -> None:
@@ -40,9 +47,10 @@ def main() -> None:
         told = json.load(file)
     mine = Worker([sys.executable, os.path.join(HERE, "ours.py"), "--folder", words.folder, "--serve"])
     peers = Worker([*theirs, "--serve"])
-    times = {task: in_turns(task, mine, peers, words.rounds) for task in PROMISED}
-    mine.close()
-    peers.close()
+    keeping = Worker([*theirs, "--serve"], KEPT)
+    times = {task: in_turns(task, mine, peers, keeping, words.rounds) for task in PROMISED}
+    for worker in (mine, peers, keeping):
+        worker.close()
     kept = {task: row["ratio"] >= PROMISED[task] for task, row in times.items()}
     described = {
         "agreement": told["agreement"],
@@ -58,17 +66,25 @@ def main() -> None:
     sys.exit(0 if all(kept.values()) else 1)
 
 
-def in_turns(task: str, mine: Worker, peers: Worker, rounds: int) -> dict:
-    """Each once for warming up, and then ours and all peers in turns; medians, the ratio of pairs with the fastest."""
-    found: dict[str, list[float]] = {"ours": [], **{peer: [] for peer in PEERS[task]}}
+def in_turns(task: str, mine: Worker, peers: Worker, keeping: Worker, rounds: int) -> dict:
+    """Each once for warming up, and then ours and all peers in turns; medians, the ratio of pairs with the fastest.
+
+    Last among them the one that is the fastest as a rule, in a process that keeps freed memory.
+    """
+    usual = "eager, channels_last"
+    kept = f"{usual}, memory kept"
+    found: dict[str, list[float]] = {"ours": [], **{peer: [] for peer in PEERS[task]}, kept: []}
     for _ in range(rounds + 1):
         found["ours"].append(mine.seconds(task))
         for peer in PEERS[task]:
             found[peer].append(peers.seconds(f"{task}: {peer}"))
+        found[kept].append(keeping.seconds(f"{task}: {usual}"))
     seconds = {who: statistics.median(each[1:]) for who, each in found.items()}
     fastest = min(PEERS[task], key=seconds.get)
-    pairs = [theirs / ours for ours, theirs in zip(found["ours"][1:], found[fastest][1:], strict=True)]
-    row = {"seconds": seconds, "fastest": fastest, "ratio": statistics.median(pairs), "pairs": sorted(pairs)}
+    row = {"seconds": seconds, "fastest": fastest}
+    for name, peer in (("", fastest), ("_memory_kept", kept)):
+        pairs = [theirs / ours for ours, theirs in zip(found["ours"][1:], found[peer][1:], strict=True)]
+        row |= {f"ratio{name}": statistics.median(pairs), f"pairs{name}": sorted(pairs)}
     print(task, row, file=sys.stderr, flush=True)
     return row
 

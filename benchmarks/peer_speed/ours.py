@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import serving  # noqa: E402
 
 from configs import common  # noqa: E402
-from robust_saliency import attacks, config, losses, models, optimizer, sharding, train_step  # noqa: E402
+from robust_saliency import attacks, config, losses, memory, models, optimizer, sharding, train_step  # noqa: E402
 from robust_saliency.threat import Threat  # noqa: E402
 
 SHAPE, CLASSES = (32, 32, 3), 10
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--folder", required=True)
     parser.add_argument("--serve", action="store_true")
     words = parser.parse_args()
+    memory.keep_freed()  # as launch.py does
     tasks, agreed = programs()
     if words.serve:
         serving.serve(tasks)

@@ -31,6 +31,15 @@ def _backward(x, gradient):
 guided.defvjp(_forward, _backward)
 
 
+def relu(x: Array) -> Array:
+    """``max(x, 0)``, NaN of NaN.
+
+    Written as a choice, because XLA on CPU computes a maximum, and what led to it, anew for each of its readers: in a
+    network of residual blocks all the blocks before. A gradient of ResNet-18 (width 16) took a sixth longer.
+    """
+    return jnp.where(x <= 0, jnp.zeros_like(x), x)
+
+
 def gelu(x: Array) -> Array:
     """``x * Phi(x)``, exact."""
     return jax.nn.gelu(x, approximate=False)
@@ -45,7 +54,7 @@ def softplus(beta: float) -> Callable[[Array], Array]:
     return lambda x: jax.nn.softplus(beta * x) / beta
 
 
-ACTIVATIONS = {"relu": jax.nn.relu, "softplus": jax.nn.softplus, "gelu": gelu, "guided": guided}
+ACTIVATIONS = {"relu": relu, "softplus": jax.nn.softplus, "gelu": gelu, "guided": guided}
 _SHARPNESS = re.compile(r"softplus(\d+(?:\.\d+)?)")
 
 

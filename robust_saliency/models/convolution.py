@@ -1,8 +1,7 @@
-"""Convolution whose gradients XLA on CPU runs with its fast kernel inside a loop too.
+"""Convolution that XLA on CPU runs with its fast kernel, with few channels and its gradients inside a loop too.
 
-The fast kernel knows one order of the axes. Outside a loop XLA brings a convolution into that order; inside ``while``
-and ``scan`` it does not (jax issue 12868), and there the gradients that jax derives are many times slower. Here they
-are written in that order, so that a compiled loop over gradients is as fast as a Python loop, and compiles one pass.
+Those that jax derives are there many times as slow (see :mod:`convolution_on_cpu`). So a compiled loop over gradients
+is as fast as a Python loop, and compiles one pass.
 
 A convolution ``y = x * k`` and its two gradients are the derivatives of one trilinear form, ``<y, x * k>``, by y, x and
 k. Each is a primitive, linear in both arguments, whose transposes are the other two, so all orders of derivatives,
@@ -10,7 +9,7 @@ forward and backward, stay among them. On GPU and TPU they are what jax derives.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +17,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
+from robust_saliency.models import convolution_on_cpu
+from robust_saliency.models.windows import AXES, Window, convolved
 from robust_saliency.types import Array
-
-AXES = ("NHWC", "HWIO", "NHWC")
-
-
-class Window(NamedTuple):
-    """What a convolution is apart from its arrays; the sizes, because a gradient cannot tell them from its own."""
-
-    image: tuple[int, int]
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-    precision: Any
 
 
 def conv_general_dilated(
@@ -73,7 +62,7 @@ def _is_placed(array: Array) -> bool:
 
 
 def _convolution(x: Array, k: Array, *, window: Window) -> Array:
-    return _convolved(x, k, window, window.padding, window_strides=window.strides)
+    return convolved(x, k, window.padding, window, window_strides=window.strides)
 
 
 def _image_gradient(y: Array, k: Array, *, window: Window) -> Array:
@@ -86,45 +75,7 @@ def _kernel_gradient(x: Array, y: Array, *, window: Window) -> Array:
     return jax.linear_transpose(lambda k: _convolution(x, k, window=window), k)(y)[0]
 
 
-def _image_gradient_on_cpu(y: Array, k: Array, *, window: Window) -> Array:
-    """The kernel, turned about, slides over ``y``, whose pixels stand ``strides`` apart."""
-    if 0 in y.shape:  # the kernel is larger than the image
-        return _image_gradient(y, k, window=window)
-    padding = []
-    for image, kernel, spread, (before, _) in _sides(y, window):
-        low = kernel - 1 - before
-        padding.append((low, image + kernel - 1 - spread - low))
-    turned = jnp.flip(k, (0, 1)).swapaxes(2, 3)
-    return _convolved(y, turned, window, padding, window_strides=(1, 1), lhs_dilation=window.strides)
-
-
-def _kernel_gradient_on_cpu(x: Array, y: Array, *, window: Window) -> Array:
-    """``y`` slides over ``x``, its pixels ``strides`` apart; channels stand for the batch, and the batch for them."""
-    if 0 in y.shape:
-        return _kernel_gradient(x, y, window=window)
-    if window.kernel == (1, 1) and not any(map(any, window.padding)):
-        seen = x[:, :: window.strides[0], :: window.strides[1]]
-        found = jnp.einsum("bhwc,bhwd->cd", seen, y, precision=window.precision)  # up to 17 times as fast
-        return found[None, None]
-    padding = [(low, kernel - 1 + spread - image - low) for image, kernel, spread, (low, _) in _sides(y, window)]
-    images, kernels = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
-    found = _convolved(images, kernels, window, padding, window_strides=(1, 1), rhs_dilation=window.strides)
-    return found.transpose(1, 2, 0, 3)
-
-
-def _sides(y: Array, window: Window):
-    """Of both axes the sizes of the image, of the kernel and of ``y`` spread by the stride, and the padding."""
-    spread = [(size - 1) * stride + 1 for size, stride in zip(y.shape[1:3], window.strides, strict=True)]
-    return zip(window.image, window.kernel, spread, window.padding, strict=True)
-
-
-def _convolved(x: Array, k: Array, window: Window, padding: Sequence, **options: Any) -> Array:
-    return jax.lax.conv_general_dilated(
-        x, k, padding=padding, dimension_numbers=AXES, precision=window.precision, **options
-    )
-
-
-def _primitive(name: str, function: Callable, on_cpu: Callable | None = None) -> Primitive:
+def _primitive(name: str, function: Callable, on_cpu: Callable) -> Primitive:
     made = Primitive(f"robust_saliency_{name}")
 
     def abstract(a, b, *, window):
@@ -144,14 +95,13 @@ def _primitive(name: str, function: Callable, on_cpu: Callable | None = None) ->
     made.def_abstract_eval(abstract)
     batching.primitive_batchers[made] = batched
     mlir.register_lowering(made, mlir.lower_fun(function, multiple_results=False))
-    if on_cpu:
-        mlir.register_lowering(made, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
+    mlir.register_lowering(made, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
     return made
 
 
-CONVOLUTION = _primitive("convolution", _convolution)
-IMAGE_GRADIENT = _primitive("convolution_image_gradient", _image_gradient, _image_gradient_on_cpu)
-KERNEL_GRADIENT = _primitive("convolution_kernel_gradient", _kernel_gradient, _kernel_gradient_on_cpu)
+CONVOLUTION = _primitive("convolution", _convolution, convolution_on_cpu.convolution)
+IMAGE_GRADIENT = _primitive("convolution_image_gradient", _image_gradient, convolution_on_cpu.image_gradient)
+KERNEL_GRADIENT = _primitive("convolution_kernel_gradient", _kernel_gradient, convolution_on_cpu.kernel_gradient)
 
 # The transposes by the first and by the second argument: (cotangent, first, second), of which one is not known.
 ad.defbilinear(

@@ -1,0 +1,68 @@
+"""Convolutions of few channels as the networks run them on CPU, over jax's own, in turns; prints JSON lines."""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+
+import jax
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from robust_saliency import environment
+from robust_saliency.models.convolution import conv_general_dilated
+from robust_saliency.models.windows import AXES
+
+# channels in and out, kernel, stride: stems of grey and coloured images, their gradients, narrow layers; two wide ones
+LAYERS = [
+    *((channels, features, 3, 1) for channels in (1, 3) for features in (8, 16, 32, 64)),
+    *((channels, features, 5, 2) for channels in (1, 3) for features in (16, 32)),
+    *((channels, 3, 3, 1) for channels in (8, 16, 32)),
+    *((channels, channels, 3, 1) for channels in (8, 12, 16, 24, 32, 64)),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--side", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=11)
+    words = parser.parse_args()
+    print(
+        json.dumps(
+            {"hardware": environment.hardware(), "versions": environment.versions(), "command": environment.command()}
+        )
+    )
+    for layer in LAYERS:
+        seconds = timed(layer, words.images, words.side, words.rounds)
+        row = dict(zip(("channels", "features", "kernel", "stride"), layer, strict=True))
+        print(json.dumps(row | seconds | {"ratio": round(seconds["jax"] / seconds["ours"], 2)}), flush=True)
+
+
+def timed(layer, images: int, side: int, rounds: int) -> dict[str, float]:
+    channels, features, kernel, stride = layer
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(images, side, side, channels)).astype(np.float32)
+    k = rng.normal(size=(kernel, kernel, channels, features)).astype(np.float32)
+    padding = ((kernel // 2, (kernel - 1) // 2),) * 2
+    programs = {}
+    for name, conv in {"ours": conv_general_dilated, "jax": jax.lax.conv_general_dilated}.items():
+
+        def program(x, k, conv=conv):
+            return jax.nn.relu(conv(jax.nn.relu(x), k, (stride, stride), padding, dimension_numbers=AXES))
+
+        programs[name] = jax.jit(program).lower(x, k).compile()
+    np.testing.assert_allclose(*(each(x, k) for each in programs.values()), atol=1e-3)
+    found: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, compiled in programs.items():
+            began = time.monotonic()
+            jax.block_until_ready(compiled(x, k))
+            found[name].append(time.monotonic() - began)
+    return {name: round(statistics.median(each), 6) for name, each in found.items()}
+
+
+if __name__ == "__main__":
+    main()
