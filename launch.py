@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"Arguments are given as --name=value, got {' '.join(argv[1:])}.")
     _set_up_jax()
-    from robust_saliency import checks, config, memory, processes
+    from robust_saliency import checks, config, processes
 
     if not _WORKDIR.value:
         raise UserError(_no_config(None))
@@ -55,8 +55,6 @@ def main(argv: list[str]) -> None:
     _check_alone(mode)
     if _MULTIHOST.value:
         processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()
     result = _run(mode, plain, _WORKDIR.value)
     if result and processes.is_first():
         print(result)
@@ -132,8 +130,9 @@ class UserError(Exception):
 
 def _set_up_jax() -> None:
     """One virtual device a core where the CPU computes, and a compilation cache outside every workdir."""
-    from robust_saliency import disk
+    from robust_saliency import disk, memory
 
+    memory.keep_freed()
     # Only this project's warnings (a damaged checkpoint passed over) are for the user.
     logging.getLogger().setLevel(logging.ERROR)
     warnings = logging.StreamHandler()

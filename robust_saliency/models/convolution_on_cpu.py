@@ -8,6 +8,7 @@ of the plain convolution but for the order of their sums.
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from robust_saliency.models.windows import Window, convolved
@@ -24,6 +25,8 @@ def image_gradient(y: Array, k: Array, *, window: Window) -> Array:
     """The kernel, turned about, slides over ``y``, whose pixels stand ``strides`` apart."""
     if 0 in y.shape:  # the kernel is larger than the image
         return jnp.zeros((y.shape[0], *window.image, k.shape[2]), y.dtype)
+    if window.strides != (1, 1) and k.shape[2] <= FEW:
+        return _image_gradient_by_phase(y, k, window)
     padding = []
     for image, kernel, spread, (before, _) in _sides(y, window):
         low = kernel - 1 - before
@@ -36,6 +39,32 @@ def image_gradient(y: Array, k: Array, *, window: Window) -> Array:
     # To turn and swap a kernel takes four times as long as to swap it; the images may be turned instead.
     turned = _of_any_width(jnp.flip(y, (1, 2)), swapped, [pair[::-1] for pair in padding], (1, 1), window)
     return jnp.flip(turned, (1, 2))
+
+
+def _image_gradient_by_phase(y: Array, k: Array, window: Window) -> Array:
+    """Of all pixels between two of ``y`` at once, as its channels: each sees the taps whose remainder it has.
+
+    Pixel ``s a + r`` of an axis is the sum over t of ``k[s t + r + low] y[a - t]``.
+    """
+    padding, before, cut, numbers = [], [], [], []
+    for image, kernel, stride, (low, _), seen in zip(
+        window.image, window.kernel, window.strides, window.padding, y.shape[1:3], strict=True
+    ):
+        first, last = -((stride - 1 + low) // stride), (kernel - 1 - low) // stride
+        taps, number = last - first + 1, -(-image // stride)
+        before.append((-(stride * first + low), stride * (last + 1) + low - kernel))
+        cut.append((taps, stride))
+        padding.append((last, number + taps - 1 - seen - last))
+        numbers.append(number)
+    (high, down), (broad, across) = cut
+    entering, leaving = k.shape[2:]
+    padded = jax.lax.pad(k, jnp.zeros((), k.dtype), [(*before[0], 0), (*before[1], 0), (0, 0, 0), (0, 0, 0)])
+    phases = jnp.flip(padded.reshape(high, down, broad, across, entering, leaving), (0, 2))
+    phases = phases.transpose(0, 2, 5, 1, 3, 4).reshape(high, broad, leaving, down * across * entering)
+    found = _of_any_width(y, phases, padding, (1, 1), window)
+    found = found.reshape(-1, *numbers, down, across, entering).transpose(0, 1, 3, 2, 4, 5)
+    found = found.reshape(-1, numbers[0] * down, numbers[1] * across, entering)
+    return found[:, : window.image[0], : window.image[1]]
 
 
 def kernel_gradient(x: Array, y: Array, *, window: Window) -> Array:
@@ -62,14 +91,25 @@ def _of_any_width(x: Array, k: Array, padding: Sequence, strides: tuple[int, int
     entering, leaving = k.shape[2:]
     if x.dtype not in (jnp.float32, jnp.float64):
         return convolved(x, k, padding, window, window_strides=strides)
-    if entering <= FEW and 2 * leaving <= entering:
-        x, k = _with_entering(FEW + 4, x, k)
-        return convolved(x, k, padding, window, window_strides=strides)
-    if entering > 1 and leaving <= 2 * FEW:
+    together = _neighbours(x, k, padding, strides) if max(entering, leaving) <= FEW else 1
+    if max(entering, together * leaving) <= FEW or 2 * leaving <= entering <= FEW:
+        x, k, together = *_with_entering(FEW + 4, x, k), 1
+    elif entering > 1 and leaving <= 2 * FEW:
         x, k = _with_entering(entering + -entering % 4, x, k)
-    if max(entering, leaving) > FEW:
-        return convolved(x, k, padding, window, window_strides=strides)
-    return _side_by_side(x, k, padding, strides, window)
+    if together > 1:
+        return _side_by_side(x, k, padding, strides, window, together)
+    return convolved(x, k, padding, window, window_strides=strides)
+
+
+def _neighbours(x: Array, k: Array, padding: Sequence, strides: tuple[int, int]) -> int:
+    """As many pixels of a row as have together twice as many channels as are few, if they divide the row."""
+    together = -(-2 * FEW // k.shape[3])
+    return max(number for number in range(1, together + 1) if _pixels(x, k, padding, strides) % number == 0)
+
+
+def _pixels(x: Array, k: Array, padding: Sequence, strides: tuple[int, int]) -> int:
+    """How long a row of the convolution is."""
+    return (x.shape[2] + sum(padding[1]) - k.shape[1]) // strides[1] + 1
 
 
 def _with_entering(channels: int, x: Array, k: Array) -> tuple[Array, Array]:
@@ -78,14 +118,11 @@ def _with_entering(channels: int, x: Array, k: Array) -> tuple[Array, Array]:
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), more)), jnp.pad(k, ((0, 0), (0, 0), more, (0, 0)))
 
 
-def _side_by_side(x: Array, k: Array, padding: Sequence, strides: tuple[int, int], window: Window) -> Array:
-    """Several neighbours of a row at once, as channels of one pixel: a wider kernel has a copy for each, moved on."""
-    kernel, leaving = k.shape[1], k.shape[3]
-    pixels = (x.shape[2] + sum(padding[1]) - kernel) // strides[1] + 1
-    together = -(-2 * FEW // leaving)
-    while pixels % together:
-        together -= 1
+def _side_by_side(
+    x: Array, k: Array, padding: Sequence, strides: tuple[int, int], window: Window, together: int
+) -> Array:
+    """Neighbours of a row as channels of one pixel: a wider kernel has a copy for each, moved on."""
     moved = [(i * strides[1], (together - 1 - i) * strides[1]) for i in range(together)]
     wide = jnp.concatenate([jnp.pad(k, ((0, 0), by, (0, 0), (0, 0))) for by in moved], 3)
     y = convolved(x, wide, padding, window, window_strides=(strides[0], together * strides[1]))
-    return y.reshape(*y.shape[:2], pixels, leaving)
+    return y.reshape(*y.shape[:2], _pixels(x, k, padding, strides), k.shape[3])

@@ -263,3 +263,39 @@ def test_a_convolution_that_a_network_names_itself_is_left_to_it():
     called.clear()
     text = str(jax.make_jaxpr(classifier.logits_fn(variables))(jnp.ones((1, 8, 8, 3))))
     assert len(called) == 1 and text.count(CONVOLUTION.name) == 1
+
+
+# channels in and out: stems, their gradients, narrow layers of one side or both, beside, at and above the limit
+WIDTHS = [(1, 1), (1, 5), (3, 8), (3, 16), (3, 32), (3, 40), (16, 3), (16, 16), (12, 7), (17, 4), (20, 33)]
+
+
+@pytest.mark.parametrize("width", WIDTHS, ids=str)
+@pytest.mark.parametrize(("size", "kernel", "strides", "padding"), WINDOWS, ids=str)
+def test_layers_of_any_width_are_those_of_jax(size, kernel, strides, padding, width, rng):
+    x, k = (rng.normal(size=shape).astype(np.float32) for shape in ((2, *size, width[0]), (*kernel, *width)))
+
+    def passes(conv):
+        def run(x, k):
+            y, back = jax.vjp(lambda x, k: conv(x, k, strides, padding), x, k)
+            return y, back(jnp.cos(y))
+
+        return jax.jit(run)
+
+    for found, expected in zip(*(jax.tree.leaves(passes(conv)(x, k)) for conv in (ours, theirs)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("width", WIDTHS, ids=str)
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_no_convolution_of_few_channels_reaches_xla_on_cpu(strides, width):
+    """XLA has a slow kernel for them; forward and in the gradient of the images."""
+
+    def passes(x, k):
+        y, back = jax.vjp(lambda x: ours(x, k, strides, "SAME"), x)
+        return back(jnp.cos(y))
+
+    x, k = jnp.zeros((2, 8, 8, width[0])), jnp.zeros((3, 3, *width))
+    text = jax.jit(passes).lower(x, k).as_text()
+    kernels = re.findall(r"stablehlo\.convolution.*, tensor<\d+x\d+x(\d+)x(\d+)xf32>\) ->", text)
+    assert len(kernels) == 2
+    assert all(max(map(int, kernel)) > 16 for kernel in kernels), kernels
