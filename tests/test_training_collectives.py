@@ -30,12 +30,11 @@ class Step:
         state = train_step.TrainState(np.int32(2), variables["params"], variables["state"], opt_state, ())
         state = sharding.put_state(state, mesh, parameters)
         rows = next(data_lib.train_batches(data.train, batch_size=BATCH, seed=0))
-        everywhere = sharding.replicated(mesh)
-        places = jax.tree.map(lambda leaf: leaf.sharding, state)
         root, scale = sharding.put_replicated((jax.random.key(1), np.float32(1)), mesh)
-        self.layers = classifier.layers
+        self.layers, self.function = classifier.layers, step
+        self.places = jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)
         self.arguments = (state, sharding.put_batch(rows, mesh), root, scale)
-        self.compiled = jax.jit(step, out_shardings=(places, everywhere)).lower(*self.arguments).compile()
+        self.compiled = jax.jit(step, out_shardings=self.places).lower(*self.arguments).compile()
 
     def run(self):
         return jax.block_until_ready(self.compiled(*self.arguments))
