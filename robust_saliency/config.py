@@ -54,6 +54,7 @@ class Experiment(NamedTuple):
     plain: dict
     seed: int
     num_devices: int
+    devices_for_samples: int
     parameters: str
     data: DataSpec
     model: Method
@@ -127,6 +128,7 @@ def _parse(plain: dict) -> Experiment:
         plain=plain,
         seed=convert(plain.get("seed", 0), int, "config.seed"),
         num_devices=convert(section["mesh"].get("num_devices", 0), int, "config.mesh.num_devices"),
+        devices_for_samples=convert(section["mesh"].get("samples", 1), int, "config.mesh.samples"),
         parameters=checks.one_of(
             "config.mesh.parameters", section["mesh"].get("parameters", "replicated"), sharding.PARAMETERS
         ),

@@ -35,7 +35,7 @@ RANGES = {
     "patience": (0, None), "plateau_factor": (0, 1), "plateau_patience": (0, None), "points": (2, None),
     "probe_steps": (1, None), "quantile": (0, 1), "relative_noise": (0, None), "relative_step": (0, None),
     "relative_step_size": (0, None), "repetitions": (1, None), "replays": (1, None), "retrainings": (1, None),
-    "scale": (0, None),
+    "samples": (1, None), "scale": (0, None),
     "seed": (0, 2**31 - 1), "sigma": (0, None), "size": (8, None), "smoothing_sigma": (0, None), "step_size": (0, None),
     "steps": (1, None), "stride": (1, None), "tolerated": (0, None), "validate_every": (1, None),
     "validation_fraction": (0, 1), "visible": (0, 1), "warmup_fraction": (0, 1), "weight": (0, None),

@@ -61,9 +61,10 @@ def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = 
         # No example needs another: each process measures its part with its own devices, as if it were alone.
         share = _share(len(indices))
         own = indices[share]
-        mesh = sharding.make_local_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
+        where, for_samples = "config.evaluation.batch_size", experiment.devices_for_samples
+        mesh = sharding.make_local_mesh(experiment.num_devices, settings.batch_size, where, for_samples)
         masks = _masks(split, data.concept_names, settings)
-        programs = make_programs(classifier, settings, masks)
+        programs = sharding.on(mesh, make_programs(classifier, settings, masks))
         results = _Results(_picture_ids(split, indices, settings.num_pictures), _fractions(settings, masks, data))
         variables = sharding.put_replicated(variables, mesh)
         batches = data_lib.eval_batches(split, batch_size=settings.batch_size, indices=own)

@@ -31,7 +31,8 @@ def _explain(experiment: Experiment, workdir: str, images_dir: str) -> str:
     classifier, variables, described, _ = initialise.load_described(workdir, settings.step)
     initialise.check_unchanged(described, experiment.plain)
     images, names = data_lib.load_images(images_dir, tuple(described["image_shape"]))
-    mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.evaluation.batch_size")
+    where, for_samples = "config.evaluation.batch_size", experiment.devices_for_samples
+    mesh = sharding.make_local_mesh(experiment.num_devices, settings.batch_size, where, for_samples)
     variables = sharding.put_replicated(variables, mesh)
 
     @jax.jit
@@ -45,7 +46,7 @@ def _explain(experiment: Experiment, workdir: str, images_dir: str) -> str:
         }
         return {"prediction": predictions, "probabilities": jax.nn.softmax(logits), **maps}
 
-    parts = []
+    explained, parts = sharding.on(mesh, explained), []
     with Progress("explained", -(-len(images) // settings.batch_size), 0, settings.batch_size) as progress:
         for first in range(0, len(images), settings.batch_size):
             places = np.arange(first, first + settings.batch_size)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from robust_saliency import processes
+from robust_saliency import processes, samples
 
 PARAMETERS = ("replicated", "sharded")
 # Arrays of fewer elements weigh nothing, and each that is split is gathered by an operation of its own.
@@ -22,12 +22,24 @@ def make_mesh(num_devices: int, batch_size: int, where: str) -> Mesh:
     return _mesh(jax.devices(), processes.count(), num_devices, batch_size, where)
 
 
-def make_local_mesh(num_devices: int, batch_size: int, where: str) -> Mesh:
-    """As :func:`make_mesh` over the devices of this process alone; ``num_devices`` is of all processes together."""
+def make_local_mesh(num_devices: int, batch_size: int, where: str, for_samples: int = 1) -> Mesh:
+    """As :func:`make_mesh` over the devices of this process alone; ``num_devices`` is of all processes together.
+
+    for_samples: so many devices hold the same examples, and share what each is asked many times over (a second axis,
+    'samples', see :func:`robust_saliency.samples.spread`).
+    """
     hosts = processes.count()
     if num_devices % hosts:
         raise ValueError(f"config.mesh.num_devices is {num_devices}, which {hosts} processes cannot share evenly.")
-    return _mesh(jax.local_devices(), 1, num_devices // hosts, batch_size, where)
+    devices, chosen = jax.local_devices(), num_devices // hosts
+    if (chosen or for_samples) % for_samples or for_samples > len(devices):
+        there = f"{chosen} are taken" if chosen else f"there are {len(devices)}"
+        raise ValueError(f"config.mesh.samples is {for_samples}, but of the devices of a process {there}.")
+    if for_samples == 1:
+        return _mesh(devices, 1, chosen, batch_size, where)
+    own = _mesh(devices[: len(devices) // for_samples], 1, chosen // for_samples, batch_size, where).size
+    together = np.array(devices[: own * for_samples]).reshape(own, for_samples)
+    return Mesh(together, ("data", samples.AXIS), axis_types=(AxisType.Auto,) * 2)
 
 
 def _mesh(devices: list, hosts: int, num_devices: int, batch_size: int, where: str) -> Mesh:
@@ -110,6 +122,21 @@ def _put(leaf, sharding: NamedSharding) -> jax.Array:
 def waited(values, mesh: Mesh):
     """``values``, once they are computed where :func:`must_wait`."""
     return jax.block_until_ready(values) if must_wait(mesh) else values
+
+
+def on(mesh: Mesh, programs):
+    """The functions of a tree; on a mesh with the axis 'samples' compiled for it, and :func:`waited` for."""
+    if samples.AXIS not in mesh.axis_names:
+        return programs
+
+    def placed(program):
+        def run(*arguments):
+            with jax.set_mesh(mesh):
+                return waited(program(*arguments), mesh)
+
+        return run
+
+    return jax.tree.map(placed, programs)
 
 
 def must_wait(mesh: Mesh) -> bool:

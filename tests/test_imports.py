@@ -11,7 +11,7 @@ import pytest
 PACKAGE = "robust_saliency"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
-FLOOR = {"types", "checks", "randomness", "blur", "rows"}
+FLOOR = {"types", "checks", "randomness", "blur", "rows", "samples"}
 MIDDLE = {
     "projections", "threat", "losses", "baselines", "schedules", "ensembles", "ranks", "map_distances", "inside",
 }  # fmt: skip
@@ -31,6 +31,8 @@ MAY_IMPORT = {
     "randomness": {"types", "checks"},
     "blur": {"types"},
     "rows": {"types"},
+    "samples": {"types"},
+    "memory": set(),
     **dict.fromkeys(MIDDLE, FLOOR),
     "threat": FLOOR | {"projections"},
     "map_distances": FLOOR | {"ranks"},
@@ -39,7 +41,7 @@ MAY_IMPORT = {
     "map_attacks": FLOOR | MIDDLE | SIBLINGS,
     **dict.fromkeys(EDGES, FLOOR),
     "progress": {"processes"},
-    "sharding": {"processes"},
+    "sharding": {"processes", "samples"},
     "optimizer": FLOOR | {"trainable"},
     "trainable": set(),
     "averaging": {"types"},

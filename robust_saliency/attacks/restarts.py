@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from robust_saliency import randomness
+from robust_saliency import randomness, samples
 from robust_saliency.attacks.iterated import Iterated
 from robust_saliency.types import Array, Images, Key, LossFn
 
@@ -24,6 +24,7 @@ def with_restarts(pieces: Iterated) -> Iterated:
     def advance(loss_fn: LossFn, state, spec, num_steps: int):
         if spec.num_restarts == 1:
             return pieces.advance(loss_fn, state, spec, num_steps)
+        state = jax.tree.map(samples.spread, state)
         return jax.vmap(lambda state: pieces.advance(loss_fn, state, spec, num_steps), 1, 1)(state)
 
     def finish(loss_fn: LossFn, state, spec) -> Images:

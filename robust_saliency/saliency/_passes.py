@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from robust_saliency import samples
 from robust_saliency.saliency._reduce import MapSpec
 from robust_saliency.saliency.gradient import label_score, score_gradient
 from robust_saliency.types import Array, Images, Labels, LogitsFn, spec
@@ -70,7 +71,7 @@ def scores_at(logits_fn: LogitsFn, points: Array, labels: Labels, score: str) ->
 
 def _flat(points: Array) -> Array:
     """The points of an image are neighbours in the pass, so a batch that is sharded over devices stays where it is."""
-    return points.reshape(-1, *points.shape[2:])
+    return samples.spread(points).reshape(-1, *points.shape[2:])
 
 
 def after(images: Images, done: Array) -> Images:
