@@ -15,6 +15,8 @@ from robust_saliency.models.windows import Window, convolved
 from robust_saliency.types import Array
 
 FEW = 16  # channels, of which the fast kernel wants more on one side at least
+# As many times as large as an image, a kernel is large. Not as a batch: a gradient must not depend on the batch.
+_MANY_TAPS = 64
 
 
 def convolution(x: Array, k: Array, *, window: Window) -> Array:
@@ -34,7 +36,7 @@ def image_gradient(y: Array, k: Array, *, window: Window) -> Array:
     swapped = k.swapaxes(2, 3)
     if window.strides != (1, 1):
         return convolved(y, jnp.flip(swapped, (0, 1)), padding, window, lhs_dilation=window.strides)
-    if k.size < y.size:
+    if k.size < _MANY_TAPS * y[0].size:
         return _of_any_width(y, jnp.flip(swapped, (0, 1)), padding, (1, 1), window)
     # To turn and swap a kernel takes four times as long as to swap it; the images may be turned instead.
     turned = _of_any_width(jnp.flip(y, (1, 2)), swapped, [pair[::-1] for pair in padding], (1, 1), window)
