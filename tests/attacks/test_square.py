@@ -323,16 +323,20 @@ def test_neither_the_batch_nor_the_order_nor_the_padding_nor_the_pieces_matter(n
         state = state._replace(key=jax.random.key_data(state.key))
         return jax.tree.map(lambda leaf: np.asarray(leaf)[np.array(chosen)], state)
 
+    def assert_equal(found, expected):
+        """But for how XLA rounds a product of so many rows."""
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6 * (a.dtype.kind == "f")), found, expected)
+
     first = begin(*fresh(range(6)))
     early, whole = after(first, 2), after(first, 3)
     assert (np.asarray(whole.images) != np.asarray(first.images)).any((1, 2, 3)).all()
     for ids in ([5, 3, 1, 0, 2, 4], [2, 1, 1, 1, 1, 1]):
-        chex.assert_trees_all_equal(rows(after(begin(*fresh(ids)), 3), range(6)), rows(whole, ids))
-    chex.assert_trees_all_equal(rows(at_once(*fresh([4, 0])), range(2)), rows(whole, [4, 0]))
+        assert_equal(rows(after(begin(*fresh(ids)), 3), range(6)), rows(whole, ids))
+    assert_equal(rows(at_once(*fresh([4, 0])), range(2)), rows(whole, [4, 0]))
     refilled = four(jax.tree.map(lambda a, b: jnp.concatenate([a[:2], b[2:]]), early, first))
     assert refilled.step.tolist() == [12, 12, 4, 4, 4, 4]
-    chex.assert_trees_all_equal(rows(refilled, range(2)), rows(whole, range(2)))
-    chex.assert_trees_all_equal(rows(after(refilled, 2), range(6)), rows(whole, range(6)))
+    assert_equal(rows(refilled, range(2)), rows(whole, range(2)))
+    assert_equal(rows(after(refilled, 2), range(6)), rows(whole, range(6)))
 
 
 def test_unrolled_it_is_the_same_attack(rng):

@@ -13,10 +13,12 @@ from tests.saliency.test_polarity import CLASSES, IMAGES, net
 )
 @pytest.mark.parametrize("memory", [{}, {"unroll": False}])
 def test_each_is_the_gradient_map_of_its_class(key, fields, memory):
-    found = jax.jit(lambda x, spec: class_maps(net, x, spec))(IMAGES, ClassMaps(**fields, **memory))
-    for label in range(CLASSES):
-        expected = gradient(net, key, IMAGES, np.full(3, label), Gradient(**fields))
-        np.testing.assert_allclose(found[:, label], expected, rtol=1e-5, atol=1e-6)
+    with jax.enable_x64(True):
+        images = IMAGES.astype(float)
+        found = jax.jit(lambda x, spec: class_maps(net, x, spec))(images, ClassMaps(**fields, **memory))
+        for label in range(CLASSES):
+            expected = gradient(net, key, images, np.full(3, label), Gradient(**fields))
+            np.testing.assert_allclose(found[:, label], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_only_the_classes_asked_for_in_that_order():
