@@ -39,9 +39,13 @@ def read_weights(path):
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read: {error}.") from None
     try:
         import torch
     except ImportError:
@@ -100,6 +104,8 @@ def main(arguments):
     variables = models.from_torchvision(state_dict, classifier)
     images, titles = read_images(arguments.images, arguments.side)
     names = arguments.names.read_text().splitlines() if arguments.names else [f"class {i}" for i in range(num_classes)]
+    if len(names) != num_classes:
+        raise ValueError(f"{arguments.names} names {len(names)} classes, but the network has {num_classes}.")
 
     probabilities = jax.nn.softmax(jax.jit(lambda v, x: classifier.logits_fn(v)(x))(variables, images))
     print(f"{type(spec).__name__} of {num_classes} classes")

@@ -44,7 +44,14 @@ def benchmark(experiment: Experiment, workdir: str) -> str:
             benchmark_plot.draw(tables["attacks"], title, os.path.join(workdir, "benchmark.png"))
     for part, rows in tables.items():
         print(_table(rows, PARTS[part][1]))
+    print(LEGEND)
     return path
+
+
+LEGEND = """
+ratio: seconds over those of the bare passes that the work cannot do without, of pairs in turns; 1 = all else is free.
+share: of the speed of a product of large matrices on the same devices. trace, compile, warm: seconds to trace, and to
+compile without and with the compilation cache. mebibytes: what a program reads, writes and keeps on one device."""
 
 
 def _table(rows: list[dict], columns: tuple[str, ...]) -> str:

@@ -14,9 +14,9 @@ def keep_freed() -> bool:
 
     XLA on CPU asks for the temporary memory of a program anew at every run, and glibc hands large pieces back to the
     system, which fills them with zeros again when they are touched: 158 MB and a third of the time of a gradient in the
-    weights of ResNet-18 (width 16, 64 images of 32 px, a core). All threads share one arena from here on, as the others
-    hold no large piece; so not where an accelerator computes and threads of the CPU only read data. Whoever sets
-    ``MALLOC_...`` or ``GLIBC_TUNABLES`` has decided this already.
+    weights of ResNet-18 (width 16, 64 images of 32 px, a core). From here on the process stays as large as it once was,
+    and all threads share one arena, as the others hold no large piece; so not where an accelerator computes and threads
+    of the CPU only read data. Whoever sets ``MALLOC_...`` or ``GLIBC_TUNABLES`` has decided this already.
     """
     if _is_decided() or _has_accelerator():
         return False

@@ -5,6 +5,7 @@ All processes call the same functions of this file in the same order; a single p
 
 import os
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -57,10 +58,15 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         raise ValueError(f"--multihost takes all of {options} or none of them; {' and '.join(missing)} is missing.")
     if process_id is not None and not 0 <= process_id < num_processes:
         raise ValueError(f"--process_id must lie in 0 to --num_processes - 1 = {num_processes - 1}, got {process_id}.")
+    if coordinator is not None:
+        print(f"waiting for {num_processes} processes at {coordinator}", file=sys.stderr, flush=True)
     # SIGTERM stays this program's: see preemption.py.
     jax.config.update("jax_enable_preemption_service", False)
+    # Until the processes have met there is nothing to save, and no handler of Python's would run.
+    deferred = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        signal.signal(signal.SIGTERM, deferred)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"--multihost: the processes did not find each other ({' '.join(str(error).split())[:200]}). Outside "

@@ -25,20 +25,23 @@ def make_mesh(num_devices: int, batch_size: int, where: str) -> Mesh:
 def make_local_mesh(num_devices: int, batch_size: int, where: str, for_samples: int = 1) -> Mesh:
     """As :func:`make_mesh` over the devices of this process alone; ``num_devices`` is of all processes together.
 
-    for_samples: so many devices hold the same examples, and share what each is asked many times over (a second axis,
-    'samples', see :func:`robust_saliency.samples.spread`).
+    for_samples: so many devices hold the same example, one at a time, and share what it is asked many times over (a
+    second axis, 'samples', see :func:`robust_saliency.samples.spread`).
     """
     hosts = processes.count()
     if num_devices % hosts:
         raise ValueError(f"config.mesh.num_devices is {num_devices}, which {hosts} processes cannot share evenly.")
     devices, chosen = jax.local_devices(), num_devices // hosts
-    if (chosen or for_samples) % for_samples or for_samples > len(devices):
-        there = f"{chosen} are taken" if chosen else f"there are {len(devices)}"
-        raise ValueError(f"config.mesh.samples is {for_samples}, but of the devices of a process {there}.")
     if for_samples == 1:
         return _mesh(devices, 1, chosen, batch_size, where)
-    own = _mesh(devices[: len(devices) // for_samples], 1, chosen // for_samples, batch_size, where).size
-    together = np.array(devices[: own * for_samples]).reshape(own, for_samples)
+    needed = batch_size * for_samples
+    if needed > len(devices) or chosen not in (0, needed):
+        there = f"config.mesh.num_devices is {num_devices}" if chosen else f"there are {len(devices)}"
+        raise ValueError(
+            f"config.mesh.samples is {for_samples}: as many devices share an example, one at a time, so that {where} "
+            f"{batch_size} takes {needed} of them, but {there}."
+        )
+    together = np.array(devices[:needed]).reshape(batch_size, for_samples)
     return Mesh(together, ("data", samples.AXIS), axis_types=(AxisType.Auto,) * 2)
 
 

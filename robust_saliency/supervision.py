@@ -43,6 +43,8 @@ def supervise(argv: list[str]) -> int:
     os.close(writing)
     if status == -signal.SIGABRT:
         print(f"Ended by SIGABRT, see above. Most likely: {processes.ANOTHER_DIED}", file=sys.stderr)
+    if status == -signal.SIGKILL:
+        print("Ended by SIGKILL from outside. Most likely: the machine ran out of memory.", file=sys.stderr)
     if status in (-signal.SIGABRT, -signal.SIGTERM):
         return preemption.EXIT_STATUS
     return status if status >= 0 else 128 - status

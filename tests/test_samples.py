@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from robust_saliency import attacks, evaluate, losses, models, randomness, records, saliency, samples, sharding
 from robust_saliency.threat import Threat
@@ -67,23 +68,38 @@ def test_the_restarts_of_an_attack_are_shared(problem):
     assert own < operations / 4
 
 
-@pytest.mark.parametrize("axes", [("data",), ("data", samples.AXIS)])
-def test_without_the_axis_or_a_multiple_of_it_nothing_happens(axes):
-    mesh = jax.make_mesh((2, 4)[: len(axes)], axes, (jax.sharding.AxisType.Auto,) * len(axes))
+def constrained(values, mesh) -> bool:
     with jax.set_mesh(mesh):
-        assert "sharding_constraint" not in str(jax.make_jaxpr(samples.spread)(np.ones((2, 6))))
-    assert "sharding_constraint" not in str(jax.make_jaxpr(samples.spread)(np.ones((2, 4))))
+        return "sharding_constraint" in str(jax.make_jaxpr(samples.spread)(values))
+
+
+def mesh_of(*axes: str, kind: AxisType = AxisType.Auto):
+    return jax.make_mesh((2, 4)[: len(axes)], axes, (kind,) * len(axes))
+
+
+def test_where_it_cannot_share_nothing_happens():
+    both, values = mesh_of("data", "samples"), np.ones((2, 8))
+    assert constrained(values, both)
+    assert "sharding_constraint" not in str(jax.make_jaxpr(samples.spread)(values))
+    assert not constrained(np.ones((2, 6)), both)  # no multiple
+    assert not constrained(np.ones((4, 8)), both)  # two examples for a device
+    for mesh in (mesh_of("data"), mesh_of("batch", "samples"), mesh_of("data", "samples", kind=AxisType.Explicit)):
+        assert not constrained(values, mesh)
+    with jax.set_mesh(both):
+        split = jax.shard_map(samples.spread, in_specs=PartitionSpec("data"), out_specs=PartitionSpec("data"))
+        np.testing.assert_array_equal(jax.jit(split)(values), values)
 
 
 def test_the_mesh_says_what_does_not_fit():
-    assert dict(sharding.make_local_mesh(0, 6, "batch_size", 2).shape) == {"data": 3, "samples": 2}
-    assert dict(sharding.make_local_mesh(0, 1, "batch_size", 8).shape) == {"data": 1, "samples": 8}
-    with pytest.raises(ValueError, match=r"config.mesh.samples is 3, but of the devices of a process 8 are taken"):
-        sharding.make_local_mesh(8, 8, "batch_size", 3)
-    with pytest.raises(ValueError, match=r"config.mesh.samples is 9, but of the devices of a process there are 8"):
-        sharding.make_local_mesh(0, 8, "batch_size", 9)
-    with pytest.raises(ValueError, match="batch_size is 3, which 2 devices cannot share evenly"):
-        sharding.make_local_mesh(4, 3, "batch_size", 2)
+    assert dict(sharding.make_local_mesh(0, 3, "batch_size", 2).shape) == {"data": 3, "samples": 2}
+    assert dict(sharding.make_local_mesh(8, 1, "batch_size", 8).shape) == {"data": 1, "samples": 8}
+    for devices, there in (
+        (0, "there are 8"),
+        (8, "config.mesh.num_devices is 8"),
+        (16, "config.mesh.num_devices is 16"),
+    ):
+        with pytest.raises(ValueError, match=rf"samples is 3.*batch_size 3 takes 9 of them, but {there}\."):
+            sharding.make_local_mesh(devices, 3, "batch_size", 3)
 
 
 def test_an_evaluation_has_the_same_rows(tmp_path):
@@ -98,7 +114,8 @@ def test_an_evaluation_has_the_same_rows(tmp_path):
     }
     train.train(tiny.experiment(**changes), str(tmp_path))
     rows = []
-    for mesh in ({"num_devices": 2}, {"num_devices": 4, "samples": 2}):
+    for mesh, batch_size in (({"num_devices": 2}, 16), ({"num_devices": 8, "samples": 2}, 4)):
+        changes["evaluation"] |= {"batch_size": batch_size}
         evaluate.evaluate(tiny.experiment(**changes, mesh=mesh), str(tmp_path))
         folder = tmp_path / "evaluation"
         rows.append(records.read_csv(folder / "examples.csv") | records.read_csv(folder / "maps.csv"))

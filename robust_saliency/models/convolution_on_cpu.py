@@ -25,7 +25,7 @@ def convolution(x: Array, k: Array, *, window: Window) -> Array:
 
 def image_gradient(y: Array, k: Array, *, window: Window) -> Array:
     """The kernel, turned about, slides over ``y``, whose pixels stand ``strides`` apart."""
-    if 0 in y.shape:  # the kernel is larger than the image
+    if 0 in y.shape + k.shape:  # the kernel is larger than the image, or there are no channels
         return jnp.zeros((y.shape[0], *window.image, k.shape[2]), y.dtype)
     if window.strides != (1, 1) and k.shape[2] <= FEW:
         return _image_gradient_by_phase(y, k, window)
@@ -71,7 +71,7 @@ def _image_gradient_by_phase(y: Array, k: Array, window: Window) -> Array:
 
 def kernel_gradient(x: Array, y: Array, *, window: Window) -> Array:
     """``y`` slides over ``x``, its pixels ``strides`` apart; channels stand for the batch, and the batch for them."""
-    if 0 in y.shape:
+    if 0 in x.shape + y.shape:
         return jnp.zeros((*window.kernel, x.shape[3], y.shape[3]), x.dtype)
     if window.kernel == (1, 1) and not any(map(any, window.padding)):
         seen = x[:, :: window.strides[0], :: window.strides[1]]
@@ -91,7 +91,7 @@ def _sides(y: Array, window: Window):
 def _of_any_width(x: Array, k: Array, padding: Sequence, strides: tuple[int, int], window: Window) -> Array:
     """The convolution, in a shape that the fast kernel takes."""
     entering, leaving = k.shape[2:]
-    if x.dtype not in (jnp.float32, jnp.float64):
+    if x.dtype not in (jnp.float32, jnp.float64) or 0 in k.shape:
         return convolved(x, k, padding, window, window_strides=strides)
     together = _neighbours(x, k, padding, strides) if max(entering, leaving) <= FEW else 1
     if max(entering, together * leaving) <= FEW or 2 * leaving <= entering <= FEW:
@@ -110,8 +110,8 @@ def _neighbours(x: Array, k: Array, padding: Sequence, strides: tuple[int, int])
 
 
 def _pixels(x: Array, k: Array, padding: Sequence, strides: tuple[int, int]) -> int:
-    """How long a row of the convolution is."""
-    return (x.shape[2] + sum(padding[1]) - k.shape[1]) // strides[1] + 1
+    """How long a row of the convolution is; none, where the kernel is longer than the image."""
+    return max(0, (x.shape[2] + sum(padding[1]) - k.shape[1]) // strides[1] + 1)
 
 
 def _with_entering(channels: int, x: Array, k: Array) -> tuple[Array, Array]:

@@ -32,6 +32,8 @@ def torchvision_spec(state_dict: Mapping[str, Any]) -> tuple[ResNet18 | ResNet50
     for name in ("conv1.weight", "fc.weight", "layer1.0.conv1.weight"):
         if name not in state_dict:
             raise ValueError(_missing(name, state_dict))
+        if not np.shape(state_dict[name]):
+            raise ValueError(f"{name} is a single number, not the weights of a layer.")
     Spec = ResNet50 if "layer1.0.conv3.weight" in state_dict else ResNet18
     width, classes = (np.shape(state_dict[name])[0] for name in ("conv1.weight", "fc.weight"))
     return Spec(stem="imagenet", width=width, mean=IMAGENET_MEAN, std=IMAGENET_STD), classes

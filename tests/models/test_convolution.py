@@ -108,10 +108,13 @@ def test_half_precision_stays_half(rng):
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
-def test_an_image_smaller_than_the_kernel_has_gradients_of_zero(strides):
-    x, k = jnp.ones((2, 2, 2, 3)), jnp.ones((3, 3, 3, 4))
+@pytest.mark.parametrize(
+    "shapes", [((2, 2, 2, 3), (3, 3, 3, 4)), ((2, 1, 1, 3), (1, 6, 3, 16)), ((2, 4, 4, 0), (3, 3, 0, 4))]
+)
+def test_an_image_smaller_than_the_kernel_or_without_channels_has_gradients_of_zero(strides, shapes):
+    x, k = map(jnp.ones, shapes)
     value, back = jax.jit(lambda x, k: jax.vjp(lambda x, k: ours(x, k, strides, "VALID"), x, k))(x, k)
-    assert value.shape == (2, 0, 0, 4)
+    assert value.shape == theirs(x, k, strides, "VALID").shape and not value.any()
     for gradient, argument in zip(jax.jit(back)(value), (x, k), strict=True):
         np.testing.assert_array_equal(gradient, np.zeros_like(argument))
 
