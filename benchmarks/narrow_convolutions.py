@@ -3,15 +3,13 @@
 import argparse
 import json
 import os
-import statistics
 import sys
-import time
 
 import jax
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from robust_saliency import environment
+from robust_saliency import environment, timing
 from robust_saliency.models.convolution import conv_general_dilated
 from robust_saliency.models.windows import AXES
 
@@ -36,9 +34,8 @@ def main() -> None:
         )
     )
     for layer in LAYERS:
-        seconds = timed(layer, words.images, words.side, words.rounds)
         row = dict(zip(("channels", "features", "kernel", "stride"), layer, strict=True))
-        print(json.dumps(row | seconds | {"ratio": round(seconds["jax"] / seconds["ours"], 2)}), flush=True)
+        print(json.dumps(row | timed(layer, words.images, words.side, words.rounds)), flush=True)
 
 
 def timed(layer, images: int, side: int, rounds: int) -> dict[str, float]:
@@ -47,21 +44,17 @@ def timed(layer, images: int, side: int, rounds: int) -> dict[str, float]:
     x = rng.normal(size=(images, side, side, channels)).astype(np.float32)
     k = rng.normal(size=(kernel, kernel, channels, features)).astype(np.float32)
     padding = ((kernel // 2, (kernel - 1) // 2),) * 2
-    programs = {}
-    for name, conv in {"ours": conv_general_dilated, "jax": jax.lax.conv_general_dilated}.items():
+    programs = []
+    for conv in (conv_general_dilated, jax.lax.conv_general_dilated):
 
         def program(x, k, conv=conv):
             return jax.nn.relu(conv(jax.nn.relu(x), k, (stride, stride), padding, dimension_numbers=AXES))
 
-        programs[name] = jax.jit(program).lower(x, k).compile()
-    np.testing.assert_allclose(*(each(x, k) for each in programs.values()), atol=1e-3)
-    found: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds):
-        for name, compiled in programs.items():
-            began = time.monotonic()
-            jax.block_until_ready(compiled(x, k))
-            found[name].append(time.monotonic() - began)
-    return {name: round(statistics.median(each), 6) for name, each in found.items()}
+        programs.append(timing.compiled(program, x, k)[0])
+    ours, plain = programs
+    np.testing.assert_allclose(ours(x, k), plain(x, k), atol=1e-3)
+    seconds, ratio = timing.in_turns(lambda: ours(x, k), lambda: plain(x, k), rounds)
+    return {"seconds": round(seconds, 6), "times_as_fast": round(1 / ratio, 2)}
 
 
 if __name__ == "__main__":

@@ -206,9 +206,7 @@ def check_size(size: str) -> None:
 def _mesh() -> ConfigDict:
     config = ConfigDict()
     config.num_devices = 0  # devices that share a batch, of all processes together; 0 = all
-    config.samples = (
-        1  # of them, so many share the points and draws of a map and the restarts of an attack (evaluation)
-    )
+    config.samples = 1  # of them, so many share one example in an evaluation: points of a map, restarts of an attack
     config.parameters = "replicated"  # or sharded: each device holds a part of the large arrays of the training state
     return config
 

@@ -14,6 +14,11 @@ from robust_saliency import (
 )
 from robust_saliency.config import Experiment
 
+LEGEND = """
+ratio: seconds over those of the bare passes that the work cannot do without, of pairs in turns; 1 = all else is free.
+share: of the speed of a product of large matrices on the same devices. trace, compile, warm: seconds to trace, and to
+compile without and with the compilation cache. mebibytes: what a program reads, writes and keeps on one device."""
+
 
 def benchmark(experiment: Experiment, workdir: str) -> str:
     """Times the ``config.benchmark.parts``; prints and writes a table of each.
@@ -46,12 +51,6 @@ def benchmark(experiment: Experiment, workdir: str) -> str:
         print(_table(rows, PARTS[part][1]))
     print(LEGEND)
     return path
-
-
-LEGEND = """
-ratio: seconds over those of the bare passes that the work cannot do without, of pairs in turns; 1 = all else is free.
-share: of the speed of a product of large matrices on the same devices. trace, compile, warm: seconds to trace, and to
-compile without and with the compilation cache. mebibytes: what a program reads, writes and keeps on one device."""
 
 
 def _table(rows: list[dict], columns: tuple[str, ...]) -> str:

@@ -56,7 +56,7 @@ def _timed(classifier, attack: Method, batch: int, shape, settings, mesh, fastes
 
     run_attack, costs = timing.compiled_with_costs(attacked, variables, key, *placed.values())
     run_gradient, _ = timing.compiled(gradient, variables, *placed.values())
-    operations = jax.jit(gradient).lower(variables, *placed.values()).cost_analysis()["flops"]
+    operations = timing.operations(gradient, variables, *placed.values())
 
     def gradients():
         for _ in range(steps):

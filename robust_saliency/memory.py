@@ -4,9 +4,13 @@ import ctypes
 import glob
 import os
 
-# Parameters of mallopt(3) in glibc.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
-_AT_ONCE = 128 * 2**20  # bytes
+# By the name in the environment: the number of the parameter in mallopt(3) of glibc, and its value.
+SETTINGS = {
+    "MALLOC_MMAP_MAX_": (-4, 0),
+    "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1),
+    "MALLOC_TOP_PAD_": (-2, 2**27),
+    "MALLOC_ARENA_MAX": (-8, 1),
+}
 
 
 def keep_freed() -> bool:
@@ -24,8 +28,7 @@ def keep_freed() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc
         return False
-    wanted = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: _AT_ONCE, _ARENA_MAX: 1}
-    done = [mallopt(name, value) for name, value in wanted.items()]
+    done = [mallopt(number, value) for number, value in SETTINGS.values()]
     return all(done)
 
 

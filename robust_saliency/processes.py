@@ -66,12 +66,13 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     deferred = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-        signal.signal(signal.SIGTERM, deferred)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"--multihost: the processes did not find each other ({' '.join(str(error).split())[:200]}). Outside "
             "Slurm, Kubernetes and Cloud TPU give each --coordinator=HOST:PORT, --num_processes=N and its --process_id."
         ) from error
+    finally:
+        signal.signal(signal.SIGTERM, deferred)
 
 
 def on_first(act: Callable[[], T]) -> T:

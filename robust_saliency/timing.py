@@ -50,6 +50,15 @@ def compiled_with_costs(program: Callable, *args) -> tuple[Callable, Costs]:
     return lambda *args: jax.block_until_ready(executable(*args)), costs
 
 
+def operations(program: Callable, *args) -> float:
+    """Floating-point operations of ``program`` as it is written, additions and multiplications one each.
+
+    Counted as for a GPU, also where there is none: on a CPU narrow convolutions run in other shapes, among zeros that
+    nobody asked for (:mod:`robust_saliency.models.convolution_on_cpu`).
+    """
+    return jax.jit(program).trace(*args).lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
+
+
 @contextlib.contextmanager
 def _empty_cache() -> Iterator[None]:
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")

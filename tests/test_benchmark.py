@@ -22,6 +22,7 @@ from robust_saliency import (
     sharding,
     timing,
 )
+from robust_saliency.models.windows import AXES
 from tests import tiny
 
 
@@ -61,6 +62,16 @@ def test_every_network_objective_map_and_metric_has_a_row_that_adds_up(tmp_path,
     }  # fmt: skip
     assert all((row["ratio"] is None) == (name == "gini") and row["seconds"] > 0 for name, row in maps.items())
     assert all(name in table for name in (*maps, *benchmark_maps.COLUMNS))
+
+
+@pytest.mark.parametrize(("channels", "features"), [(1, 8), (3, 8), (8, 8), (32, 32)])
+def test_operations_are_those_of_the_convolution_and_not_those_of_its_shape_on_a_cpu(channels, features):
+    x, kernel = jnp.ones((2, 10, 10, channels)), jnp.ones((3, 3, channels, features))
+
+    def valid(x, kernel):
+        return models.conv_general_dilated(x, kernel, (1, 1), ((0, 0), (0, 0)), dimension_numbers=AXES)
+
+    assert timing.operations(valid, x, kernel) == 2 * (2 * 8 * 8 * features) * (3 * 3 * channels)
 
 
 def test_a_config_may_name_every_part_that_there_is_and_no_other():

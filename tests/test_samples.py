@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from robust_saliency import attacks, evaluate, losses, models, randomness, records, saliency, samples, sharding
+from robust_saliency import attacks, evaluate, losses, models, randomness, records, saliency, samples, sharding, train
 from robust_saliency.threat import Threat
 from tests import tiny
 
@@ -103,8 +103,6 @@ def test_the_mesh_says_what_does_not_fit():
 
 
 def test_an_evaluation_has_the_same_rows(tmp_path):
-    from robust_saliency import train
-
     changes = {
         "evaluation": {
             "maps": {"integrated_gradients": {"num_steps": 4}, "smoothgrad": {"num_samples": 4}},

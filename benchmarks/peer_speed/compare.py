@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 from turns import Worker  # noqa: E402
 
-from robust_saliency import environment  # noqa: E402
+from robust_saliency import environment, memory  # noqa: E402
 
 # How many times as fast as the fastest peer, at least.
 PROMISED = {
@@ -27,12 +27,7 @@ PROMISED = {
 ATTACKS = ("eager", "eager, channels_last", "torch.compile", "torch.compile, channels_last", "torchattacks", "foolbox")
 PEERS = {task: ATTACKS if task.startswith("PGD") else ATTACKS[:4] for task in PROMISED}
 # What robust_saliency.memory does, told to a peer's process; beside the peers, as it is nobody's habit.
-KEPT = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-    "MALLOC_TOP_PAD_": str(2**27),
-}
+KEPT = {name: str(value) for name, (_, value) in memory.SETTINGS.items()}
 
 
 def main() -> None:
