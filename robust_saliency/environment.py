@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 
 import jax
@@ -11,9 +12,8 @@ PACKAGES = ("robust_saliency", "jax", "jaxlib", "flax", "optax", "orbax-checkpoi
 
 
 def command() -> str:
-    """The command line, with the interpreter and the folders of the machine left out."""
-    words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
-    return " ".join(["python", *words])
+    """The command line as a shell reads it, with the interpreter and the folders of the machine left out."""
+    return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def hardware() -> dict[str, str]:
