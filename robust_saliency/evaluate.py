@@ -238,9 +238,10 @@ class _Results:
 
 
 def is_done(experiment: Experiment, workdir: str) -> bool:
-    """True where ``workdir`` holds a finished evaluation of its present weights by the present config, on its data."""
-    path = os.path.join(workdir, "evaluation", "summary.json")
-    if not os.path.exists(path):
+    """True where ``workdir`` holds a whole evaluation of its present weights by the present config, on its data."""
+    folder = os.path.join(workdir, "evaluation")
+    path = os.path.join(folder, "summary.json")
+    if not os.path.exists(path) or not records.is_whole(folder):
         return False
     summary = records.read_json(path)
     step = initialise.step_of(workdir, experiment.evaluation.step)

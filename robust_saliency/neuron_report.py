@@ -86,9 +86,10 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tup
 
 
 def is_done(experiment: Experiment, workdir: str) -> bool:
-    """True where ``workdir`` holds a finished report by the present config, of the checkpoint that it names now."""
+    """True where ``workdir`` holds a whole report by the present config, of the checkpoint that it names now."""
     folder = os.path.join(workdir, "neurons")
-    if not all(os.path.exists(os.path.join(folder, name)) for name in ("neurons.json", "neurons.html")):
+    is_there = all(os.path.exists(os.path.join(folder, name)) for name in ("neurons.json", "neurons.html"))
+    if not is_there or not records.is_whole(folder):
         return False
     about = records.read_json(os.path.join(folder, "neurons.json"))
     done = (about.get("settings"), about.get("identity"), about.get("data_config"), about.get("checkpoint_step"))

@@ -116,6 +116,26 @@ def is_there(path: str | Path) -> bool:
     return False
 
 
+def is_whole(folder: str | Path) -> bool:
+    """Whether all files that the manifest lists in ``folder`` are as they were written; warns of the first that is not.
+
+    ValueError where the manifest is damaged.
+    """
+    folder = Path(folder).absolute()
+    workdir = next((parent for parent in (folder, *folder.parents) if (parent / LOCK).is_file()), None)
+    for name in _listed(workdir) if workdir else ():
+        path = workdir / name
+        if folder not in path.parents:
+            continue
+        try:
+            if is_there(path):
+                _read(path)
+        except ValueError as error:
+            _LOG.warning("%s What %s holds is made again.", error, folder.name)
+            return False
+    return True
+
+
 def check_manifest(workdir: str | Path) -> None:
     """Raises ValueError, saying what to do, where the manifest of ``workdir`` is damaged."""
     _listed(Path(workdir))

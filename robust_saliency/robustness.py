@@ -72,12 +72,13 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tup
 
 
 def is_done(experiment: Experiment, subject: Subject, step: int) -> bool:
-    """True where ``subject.folder`` holds a finished report by the present config, of the present checkpoint.
+    """True where ``subject.folder`` holds a whole report by the present config, of the present checkpoint.
 
     One without a budget is of a version that searched epsilons coarsely: it is made again.
     """
     path = os.path.join(subject.folder, "robustness.json")
-    if not (os.path.exists(path) and os.path.exists(os.path.join(subject.folder, "robustness.html"))):
+    is_there = os.path.exists(path) and os.path.exists(os.path.join(subject.folder, "robustness.html"))
+    if not is_there or not records.is_whole(subject.folder):
         return False
     about = records.read_json(path)
     done = (about.get("settings"), about.get("data_config"), about.get("checkpoint_step"))

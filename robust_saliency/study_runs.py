@@ -36,7 +36,7 @@ def finished(plain: Mapping, workdir: str) -> list[Run]:
     path = os.path.join(workdir, "study.json")
     entries = records.read_json(path)["runs"] if os.path.exists(path) else []
     if not entries:
-        raise ValueError(f"The study in {workdir} has no finished run; run --mode=study first.")
+        raise ValueError(f"The study in {workdir} has no finished run ({path} names none); run --mode=study first.")
     known = {run["label"]: run for run in (plain.get("study") or {}).get("runs") or ()}
     several_seeds = len({about["seed"] for about in entries}) > 1
     loaded: dict = {}

@@ -1,10 +1,14 @@
 """A finished run, what can happen to one of its files, and what each mode then makes of it."""
 
+import collections
+import functools
 import json
 import random
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +16,7 @@ import PIL.Image
 from ml_collections import ConfigDict
 
 import launch
-from robust_saliency import checkpoint, config, explain, records, report, workdirs
+from robust_saliency import checkpoint, config, environment, explain, records, report, workdirs
 from tests import tiny
 
 PLAIN = tiny.plain(
@@ -109,14 +113,25 @@ def files(workdir: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in found.items() if name != records.LOCK}
 
 
-def outcome(mode: str, kind: str, whole: Path, relative: Path, place: Path, expected: dict) -> tuple[str, str]:
+class Command(NamedTuple):
+    """What is done in a workdir, and what it ends with."""
+
+    run: Callable[[Path], object]
+    numbers: Callable[[Path], dict]
+
+
+def command(mode: str) -> Command:
+    return Command(functools.partial(run, mode), functools.partial(numbers, mode))
+
+
+def outcome(done: Command, kind: str, whole: Path, relative: Path, place: Path, expected: dict) -> tuple[str, str]:
     """('recovers' or 'refuses', what is said), or what went wrong and how, after damage to a copy of ``whole``."""
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(whole, place)
     damage(place / relative, kind)
     before = files(place)
     try:
-        run(mode, place)
+        done.run(place)
     except Exception as error:
         said = f"{error}".replace(str(place), "RUN")
         if not launch._is_message(error):
@@ -125,7 +140,7 @@ def outcome(mode: str, kind: str, whole: Path, relative: Path, place: Path, expe
             return "FILES CHANGED", said
         return ("refuses" if _names(said, relative) else "FILE NOT NAMED"), said
     try:
-        now = numbers(mode, place)
+        now = done.numbers(place)
     except ValueError as error:
         return "UNREADABLE AFTER", str(error)
     wrong = [name for name in {**expected, **now} if now.get(name) != expected.get(name)]
@@ -134,6 +149,33 @@ def outcome(mode: str, kind: str, whole: Path, relative: Path, place: Path, expe
 
 def _names(said: str, relative: Path) -> bool:
     """Of a checkpoint its directory and step; of a file that the manifest accuses wrongly the manifest."""
-    if relative.parts[0] == "checkpoints":
-        return "RUN/checkpoints" in said and re.search(rf"\b{relative.parts[1]}\b", said) is not None
+    if "checkpoints" in relative.parts:
+        at = relative.parts.index("checkpoints") + 1
+        folder, step = Path(*relative.parts[:at]), relative.parts[at]
+        return f"RUN/{folder}" in said and re.search(rf"\b{step}\b", said) is not None
+    if relative.name == "manifest.json":
+        return relative.name in said and f"RUN/{relative.parent.as_posix()}".removesuffix("/.") in said
     return relative.as_posix() in said
+
+
+def conclude(found: dict[tuple[str, str, str], tuple[str, str]], log: str | None) -> None:
+    """Writes ``log``, JSON, of the outcomes by (file, kind of damage, mode); AssertionError where one is a mistake."""
+    if log:
+        Path(log).write_text(json.dumps(_summary(found), indent=1) + "\n")
+    assert {case: outcome for case, outcome in found.items() if outcome[0] not in ("recovers", "refuses")} == {}
+
+
+def _summary(found: dict) -> dict:
+    counts = collections.Counter(f"{mode}: {outcome}" for (_, _, mode), (outcome, _) in found.items())
+    refused: dict = {}
+    for (name, kind, mode), (outcome, said) in found.items():
+        if outcome != "recovers":
+            refused.setdefault(name, {}).setdefault(f"{mode}, {kind}", f"{outcome}: {said}")
+    files = len({name for name, _, _ in found})
+    made = {"versions": environment.versions(), "hardware": environment.hardware()}
+    return made | {
+        "files": files,
+        "cases": len(found),
+        "outcomes": dict(sorted(counts.items())),
+        "not recovered": refused,
+    }
