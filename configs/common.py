@@ -174,6 +174,30 @@ def run(label: str, description: str, **overrides) -> ConfigDict:
     return ConfigDict({"label": label, "description": description, "overrides": overrides})
 
 
+def claim(label: str, sentence: str, *expected: ConfigDict) -> ConfigDict:
+    """What a study is expected to show: it holds where each of ``expected`` does."""
+    return ConfigDict({"label": label, "sentence": sentence, "expected": expected})
+
+
+def expected(metric: str, run: str, direction: str = "higher", **changes) -> ConfigDict:
+    """A difference: ``metric`` is higher, or lower, in ``run`` than in another run, or than that of another map."""
+    config = ConfigDict()
+    config.metric = metric  # a label of evaluation.metrics; without a map accuracy, robust:<attack> or confidence
+    config.run = run
+    config.direction = direction  # higher or lower
+    config.map = ""  # a label of evaluation.maps
+    config.than_run = ""  # '' = the same
+    config.than_map = ""  # '' = the same; floors: each of the maps that never look at the network
+    config.by = 0.0  # the least difference; below 0 how much worse it may be
+    config.update(changes)
+    return config
+
+
+def start(label: str, description: str, **overrides) -> ConfigDict:
+    """A run that others of the study begin from: trained, on other data perhaps, and neither evaluated nor compared."""
+    return ConfigDict({"label": label, "description": description, "overrides": overrides, "evaluated": False})
+
+
 def phase(label: str, init_step: str = "best", **overrides) -> ConfigDict:
     """A part of a run's training: what it changes in objective, optimizer, schedules and train.
 
@@ -478,6 +502,7 @@ def _study() -> ConfigDict:
     config.runs = ()  # each made by run(); in the order of work
     config.reference = "standard"  # label of the run that the others are compared with
     config.seeds = 1  # one seed is no claim; three are a start
+    config.claims = ()  # each made by claim(): what is expected, said before it is measured
     return config
 
 

@@ -1,11 +1,23 @@
 """A study: several regimes and seeds, the same images, one report. Goes on where it was stopped."""
 
 import functools
+import json
 import os
 import time
 from collections.abc import Mapping
 
-from robust_saliency import config, config_fields, data, environment, evaluate, processes, records, train, workdirs
+from robust_saliency import (
+    config,
+    config_fields,
+    data,
+    environment,
+    evaluate,
+    processes,
+    records,
+    study_claims,
+    train,
+    workdirs,
+)
 from robust_saliency import report as report_lib
 from robust_saliency.progress import say
 
@@ -13,16 +25,18 @@ from robust_saliency.progress import say
 def study(plain: Mapping, workdir: str) -> str:
     """Trains and evaluates every run of ``plain['study']`` for every seed, then writes the report; returns its path.
 
-    ``plain['study']``: title, description, seeds, reference (a run's label), runs: each with a label, a description
-    and overrides laid over the rest of the config. A run lies in ``workdir/seed<s>/<label>``, so that a run may start
-    from its sibling with ``init_from.workdir = '../<label>'``. What is finished is not done again.
+    ``plain['study']``: title, description, seeds, reference (a run's label), claims, runs: each with a label, a
+    description and overrides laid over the rest of the config. A run lies in ``workdir/seed<s>/<label>``, so that a run
+    may start from its sibling with ``init_from.workdir = '../<label>'``; one that says ``evaluated: False`` is there
+    for that alone. What is finished is not done again.
 
     A run whose loss diverges is left out, with those that start from it: the others are finished and reported, the
     report says so, and then :class:`train.Diverged` is raised.
     """
     experiments = parse(plain)
+    claims = study_claims.parse(plain)
     with workdirs.Workdir(workdir):
-        about = _run_all(plain, experiments, workdir)
+        about = _run_all(plain, experiments, workdir, claims)
         failed = "; ".join(run["why"].removesuffix(".") for run in about["failed"])
         if failed and plain["study"]["reference"] not in {run["label"] for run in about["runs"]}:
             raise train.Diverged(f"{failed}.")
@@ -32,19 +46,21 @@ def study(plain: Mapping, workdir: str) -> str:
         return page
 
 
-def _run_all(plain: Mapping, experiments: list, workdir: str) -> dict:
+def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]) -> dict:
     """What study.json then holds."""
     began = time.monotonic()
     settings = plain["study"]
-    free = ("study.seeds", "description", "title", "evaluation", "neurons", "roar", "robustness")
+    free = ("study.seeds", "study.claims", "description", "title", "evaluation", "neurons", "roar", "robustness")
     workdirs.claim(workdir, dict(plain), ignore=free)
+    evaluated = _evaluated(settings)
     runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
-            for (label, seed, directory, text), _ in experiments]  # fmt: skip
+            for (label, seed, directory, text), _ in experiments if label in evaluated]  # fmt: skip
     before = processes.on_first(lambda: _before(workdir))
     evaluations = {label: experiment.plain.get("evaluation") for (label, *_), experiment in experiments}
-    runs += [run for run in before["runs"] if run["dir"] not in {run["dir"] for run in runs}]
+    ours = {run["dir"] for run in runs}
+    runs += [run for run in before["runs"] if run["dir"] not in ours]
     described = {"title": plain.get("title", ""), "description": plain.get("description", "")}
-    described |= {"reference": settings["reference"], "command": environment.command()}
+    described |= {"reference": settings["reference"], "command": environment.command(), "claims": claims}
 
     loaded: dict = {}
     for (label, *_), experiment in experiments:
@@ -62,18 +78,22 @@ def _run_all(plain: Mapping, experiments: list, workdir: str) -> dict:
             say(f"{label}, seed {seed} failed: {error}")
             failed.append({"label": label, "seed": seed, "dir": directory, "why": str(error)})
         else:
-            if not processes.on_first(functools.partial(evaluate.is_done, experiment, place)):
+            is_start = label not in evaluated
+            if not is_start and not processes.on_first(functools.partial(evaluate.is_done, experiment, place)):
                 evaluate.evaluate(experiment, place, loaded[experiment.data])
         described |= {"failed": failed, "seconds": before["seconds"] + time.monotonic() - began}
-        about = processes.on_first(functools.partial(_written, workdir, described, runs, evaluations))
+        about = processes.on_first(functools.partial(_written, workdir, described, runs, evaluations, ours))
     return about
 
 
-def _written(workdir: str, described: Mapping, runs: list[Mapping], evaluations: Mapping) -> dict:
-    """study.json: of the runs those that are finished."""
-    finished = [run for run in runs if _evaluation_in(workdir, run["dir"]) == evaluations.get(run["label"])]
+def _written(workdir: str, described: Mapping, runs: list[Mapping], evaluations: Mapping, ours: set[str]) -> dict:
+    """study.json: of the runs those that are finished. Where nothing but the time is new, it stays as it is."""
+    found = {run["dir"]: _evaluation_in(workdir, run["dir"], run["dir"] in ours) for run in runs}
+    finished = [run for run in runs if found[run["dir"]] == evaluations.get(run["label"])]
     about = {**described, "runs": finished}
-    records.write_json(os.path.join(workdir, "study.json"), about)
+    before = _before(workdir)
+    if json.loads(json.dumps({**about, "seconds": before["seconds"]})) != before:
+        records.write_json(os.path.join(workdir, "study.json"), about)
     return about
 
 
@@ -103,8 +123,9 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
     if len(set(labels)) != len(labels) or not all(labels):
         raise ValueError(f"config.study.runs: every run needs a label of its own, got {labels}.")
     config.check_labels(labels, "config.study.runs")
-    if settings["reference"] not in labels:
-        raise ValueError(f"config.study.reference is {settings['reference']!r}; the runs are {', '.join(labels)}.")
+    if settings["reference"] not in _evaluated(settings):
+        listed = ", ".join(_evaluated(settings))
+        raise ValueError(f"config.study.reference is {settings['reference']!r}; the runs are {listed}.")
     if settings["seeds"] < 1:
         raise ValueError(f"config.study.seeds must be at least 1, got {settings['seeds']}.")
     first = plain.get("seed", 0)
@@ -114,6 +135,11 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
         for seed in range(first, first + settings["seeds"])
         for run in settings["runs"]
     ]  # fmt: skip
+
+
+def _evaluated(settings: Mapping) -> list[str]:
+    """The labels of all runs but those that others only begin from."""
+    return [run["label"] for run in settings["runs"] if run.get("evaluated", True)]
 
 
 def experiment_of(plain: Mapping, run: Mapping, seed: int) -> config.Experiment:
@@ -134,7 +160,13 @@ def _before(workdir: str) -> dict:
         ) from None
 
 
-def _evaluation_in(workdir: str, directory: str) -> dict | None:
-    """The settings with which a run of the study was evaluated; None where it was not."""
+def _evaluation_in(workdir: str, directory: str, is_ours: bool) -> dict | None:
+    """The settings with which a run of the study was evaluated; None where it was not, or where that is damaged and
+    will be made again, as the study does with a run that is ``ours``."""
     path = os.path.join(workdir, directory, "evaluation", "summary.json")
-    return records.read_json(path)["evaluation"] if os.path.exists(path) else None
+    try:
+        return records.read_json(path)["evaluation"] if os.path.exists(path) else None
+    except ValueError:
+        if is_ours:
+            return None
+        raise

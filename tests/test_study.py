@@ -19,6 +19,11 @@ def plain(seeds=1):
     return tiny.plain(study={"runs": runs, "seeds": seeds}, title="A tiny study", evaluation={"maps": maps})
 
 
+def _claims(**changes):
+    expected = {"metric": "gini", "run": "linf", "map": "gradient", "than_run": "standard", **changes}
+    return {"claims": [{"label": "sparser", "sentence": "Its maps are sparser.", "expected": [expected]}]}
+
+
 def test_two_runs_and_a_second_seed(tmp_path):
     page = study.study(plain(), str(tmp_path))
     text = pathlib.Path(page).read_text(encoding="utf-8")
@@ -47,6 +52,24 @@ def test_two_runs_and_a_second_seed(tmp_path):
         ({"reference": "standrad"}, r"config.study.reference is 'standrad'; the runs are standard, linf"),
         ({"runs": ["standard"]}, r"config.study.runs: a run must be a section with a label and overrides, got 'standa"),
         ({"seeds": 0}, r"config.study.seeds must be at least 1, got 0"),
+        (_claims(run="linff"), r"Unknown run in config\.study\.claims \('sparser'\) 'linff'\. Did you mean 'linf'"),
+        (
+            _claims(metric="ginny"),
+            r"Unknown metric in .*\('sparser'\) 'ginny'\. Did you mean 'gini'",
+        ),
+        (
+            _claims(map=""),
+            r"Unknown metric in .*\('sparser'\) 'gini'.*Choices: accuracy, confidence",
+        ),
+        (
+            _claims(map="smoothgrad"),
+            r"Unknown map in config\.study\.claims \('sparser'\) 'smoothgrad'.*Choices: average of",
+        ),
+        (_claims(direction="up"), r"config\.study\.claims\[0\]\.expected\[0\]: direction must be one of higher, lower"),
+        (_claims(than_run=""), r"expected\[0\]: gini of linf is compared with itself: give than_run or than_map"),
+        (_claims(mtric="gini"), r"config\.study\.claims\[0\]\.expected\[0\]: Unknown field 'mtric'"),
+        ({"claims": [*_claims()["claims"]] * 2}, r"every claim needs a label of its own, got sparser, sparser"),
+        ({"claims": [{"label": "a", "sentence": "", "expected": []}]}, r"claims\[0\]: a claim needs a label, and at"),
     ],
 )
 def test_a_bad_study_is_answered_before_any_work(tmp_path, change, message):
@@ -62,3 +85,41 @@ def test_a_run_that_overrides_what_is_not_there_is_named(tmp_path):
     bad["study"]["runs"][1]["overrides"]["train"] = {"epoch": 3}
     with pytest.raises(ValueError, match=r"runs\[linf\].overrides.train: Unknown field 'epoch'.*'epochs'"):
         study.study(bad, str(tmp_path / "study"))
+
+
+def test_a_claim_is_judged_and_can_be_stated_anew(tmp_path):
+    expected = common.expected("gini", "linf", map="gradient", than_run="standard")
+    claim = common.claim("sparser", "Its maps are sparser.", expected)
+    config_of = plain()
+    config_of["study"]["claims"] = [config.to_plain(claim)]
+    page = pathlib.Path(study.study(config_of, str(tmp_path)))
+    assert "Its maps are sparser." in page.read_text()
+    [found] = records.read_json(tmp_path / "report" / "claims.json")["claims"]
+    assert (found["label"], found["verdict"], found["differences"][0]["than_run"]) == (
+        "sparser",
+        "one seed",
+        "standard",
+    )
+    before = (tmp_path / "study.json").read_bytes()
+    study.study(config_of, str(tmp_path))
+    assert (tmp_path / "study.json").read_bytes() == before, "nothing was done"
+    study.study(plain(), str(tmp_path))
+    assert not (tmp_path / "report" / "claims.json").exists() and "sparser." not in page.read_text()
+
+
+def test_a_run_that_others_begin_from_is_trained_and_not_compared(tmp_path):
+    runs = [
+        common.start("pretrained", "on fewer images", data={"num_train": 32}, train={"epochs": 1}),
+        common.run("tuned", "clean", train={"epochs": 1}, init_from={"workdir": "../pretrained", "exclude": "logits"}),
+        common.run("standard", "clean", train={"epochs": 1}),
+    ]
+    config_of = plain()
+    config_of["study"]["runs"] = [config.to_plain(run) for run in runs]
+    page = pathlib.Path(study.study(config_of, str(tmp_path)))
+    place = tmp_path / "seed0" / "pretrained"
+    assert (place / "training.json").exists() and not (place / "evaluation").exists()
+    assert [run["label"] for run in records.read_json(tmp_path / "study.json")["runs"]] == ["tuned", "standard"]
+    assert "pretrained" in page.read_text(), "in the settings of the run that began there"
+    config_of["study"]["reference"] = "pretrained"
+    with pytest.raises(ValueError, match=r"config.study.reference is 'pretrained'; the runs are tuned, standard"):
+        study.parse(config_of)

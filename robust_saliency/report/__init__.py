@@ -32,7 +32,7 @@ def report(directory: str | Path) -> Path:
     path = Path(directory) / "report.html"
     study = load.read_study(directory)
     shown = page.contents(study)
-    exports.write(path.parent / "report", study, page.figures_of(shown), shown["pictures"])
+    exports.write(path.parent / "report", study, page.figures_of(shown), shown["pictures"], shown["stated"])
     records.write_atomic(path, page.render(shown))
     return path
 

@@ -1,6 +1,7 @@
 """What a page shows, for other programs: its figures as PNG, and the rows behind its numbers as Parquet."""
 
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,12 +18,14 @@ from robust_saliency.report.load import Run, Study
 from robust_saliency.report.pictures import PictureRow
 
 # Names of files that an earlier report may have left, of a method that is measured no more.
-_OURS = re.compile(r"((curves|pictures|randomisation)_.*|training)\.png|(examples|maps|curves)\.parquet")
+_OURS = re.compile(r"((curves|pictures|randomisation)_.*|training)\.png|(examples|maps|curves)\.parquet|claims\.json")
 
 
-def write(folder: Path, study: Study, figures: dict[str, Picture], pictures: list[PictureRow]) -> None:
+def write(
+    folder: Path, study: Study, figures: dict[str, Picture], pictures: list[PictureRow], stated: dict | None
+) -> None:
     """Into ``folder`` each figure as ``<name>.png``, the pictures as ``pictures_<method>.png``, and
-    ``examples.parquet``, ``maps.parquet`` and, of curves, ``curves.parquet``.
+    ``examples.parquet``, ``maps.parquet`` and, of curves, ``curves.parquet``; ``claims.json``, where any were stated.
 
     examples and maps: the columns of the CSV files of all networks, after ``seed`` and ``run``; what is not defined is
     null. curves: a row a point: seed, run, method, metric, id, point (0, 1, ...), fraction (the share of the pixels),
@@ -33,6 +36,8 @@ def write(folder: Path, study: Study, figures: dict[str, Picture], pictures: lis
     files |= {f"{name}.parquet": _parquet([_rows(study, name)]) for name in ("examples", "maps")}
     if all(run.curves is not None for run in study.runs):
         files["curves.parquet"] = _parquet(_curves(study))
+    if stated:
+        files["claims.json"] = json.dumps(stated, indent=1) + "\n"
     for path in folder.glob("*"):
         if _OURS.fullmatch(path.name) and path.name not in files:
             records.remove(path)

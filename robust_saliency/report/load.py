@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robust_saliency import records
+from robust_saliency import records, stated
 from robust_saliency.report import history
 
 _SUMMARY_KEYS = ("split", "num_examples", "class_names", "attacks", "methods", "metrics")
@@ -62,7 +62,7 @@ class Run:
 class Study:
     """Runs to be compared; ``reference`` is the label they are compared with, None where there is only one.
 
-    failed: 'label, seed' and why, of the runs that could not be trained.
+    failed: 'label, seed' and why, of the runs that could not be trained. claims: what was expected of it.
     """
 
     title: str
@@ -72,6 +72,7 @@ class Study:
     seconds: float | None
     runs: tuple[Run, ...]
     failed: tuple[tuple[str, str], ...] = ()
+    claims: tuple[stated.Claim, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -152,6 +153,7 @@ def read_study(directory: str | Path) -> Study:
         seconds=about.get("seconds"),
         runs=runs,
         failed=tuple((f"{run['label']}, seed {run['seed']}", run["why"]) for run in about.get("failed", ())),
+        claims=stated.read(about.get("claims", ())),
     )
 
 

@@ -19,6 +19,8 @@ from robust_saliency.report import (
     provenance,
     randomisation,
     same_images,
+    stated,
+    stated_table,
     tables,
 )
 from robust_saliency.report.colours import run_colours
@@ -45,6 +47,7 @@ def contents(study: Study) -> dict[str, Any]:
     by_class = class_comparisons(study)
     several = study.reference is not None
     by_images = same_images.comparisons(study, comparison) if several else None
+    stated_claims = stated.described(study) if study.claims else None
     return {
         "study": study,
         "summary": study.first.summary,
@@ -54,6 +57,9 @@ def contents(study: Study) -> dict[str, Any]:
         "no_claim": answer.NO_CLAIM,
         "family_size": family_size(study),
         "caliper": statistics.CALIPER,
+        "stated": stated_claims,
+        "stated_heads": stated_table.HEADS,
+        "stated_sections": stated_table.sections(stated_claims) if stated_claims else [],
         "leading": answer.leading_method(study),
         "not_learnt": answer.not_learnt(study, comparison),
         "answers": answer.answers(study, comparison, by_class),

@@ -1,0 +1,56 @@
+"""What a study is expected to show: claims stated in its config, of differences that its report then measures."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+DIRECTIONS = ("higher", "lower")
+FLOORS = "floors"  # in than_map: each of the maps that never look at the network, and the method's own average
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """``metric`` of ``map`` in ``run`` is higher, or lower, than that of ``than_map`` in ``than_run``.
+
+    map: a label of evaluation.maps, or a floor or true mask of the report; '' for a metric of the network: accuracy (of
+    clean images), robust:<attack>, confidence. than_run, than_map: '' = the same. by: the least difference; below 0 it
+    says how much worse it may be: higher by -0.02 is "not lower by more than 0.02".
+    """
+
+    metric: str
+    run: str
+    direction: str = "higher"
+    map: str = ""
+    than_run: str = ""
+    than_map: str = ""
+    by: float = 0.0
+
+    def __post_init__(self):
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}.")
+        if self.than_run in ("", self.run) and self.than_map in ("", self.map):
+            raise ValueError(f"{self.metric} of {self.run} is compared with itself: give than_run or than_map.")
+
+    @property
+    def other(self) -> tuple[str, str]:
+        """Run and map that are compared with."""
+        return self.than_run or self.run, self.than_map or self.map
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """``sentence`` in words, and all that must be so for it to hold."""
+
+    label: str
+    sentence: str
+    expected: tuple[Expected, ...]
+
+    def __post_init__(self):
+        if not self.label or not self.expected:
+            raise ValueError("a claim needs a label, and at least one difference that is expected.")
+
+
+def read(listed: Iterable[Mapping]) -> tuple[Claim, ...]:
+    """The claims that study.json holds."""
+    return tuple(
+        Claim(each["label"], each["sentence"], tuple(Expected(**part) for part in each["expected"])) for each in listed
+    )

@@ -1,0 +1,46 @@
+"""The claims of a study's config, checked before anything is trained."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from robust_saliency import checks, config_fields
+from robust_saliency.evaluate_blind import average_label
+from robust_saliency.stated import FLOORS, Claim
+
+WHERE = "config.study.claims"
+
+
+def parse(plain: Mapping) -> list[dict]:
+    """``plain['study']['claims']`` with every field, as study.json holds them.
+
+    Raises ValueError for a claim of a run, a map or a metric that the study will not have, and for two of one label.
+    Which true masks there are depends on the data: they are looked for when the report is made.
+    """
+    settings = plain["study"]
+    listed = settings.get("claims") or ()
+    claims = [config_fields.build(Claim, each, f"{WHERE}[{number}]") for number, each in enumerate(listed)]
+    labels = [claim.label for claim in claims]
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"{WHERE}: every claim needs a label of its own, got {', '.join(labels)}.")
+    for claim in claims:
+        _check(claim, [run["label"] for run in settings["runs"] if run.get("evaluated", True)], plain["evaluation"])
+    return [dataclasses.asdict(claim) for claim in claims]
+
+
+def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping) -> None:
+    attacks, maps, metrics = (_chosen(evaluation[kind]) for kind in ("attacks", "maps", "metrics"))
+    floors = ("random", "centre_gaussian", "sobel", *map(average_label, maps))
+    of_network = ("accuracy", "confidence", *(f"robust:{label}" for label in attacks))
+    where = f"{WHERE} ({claim.label!r})"
+    for each in claim.expected:
+        for run in (each.run, each.other[0]):
+            checks.one_of(f"run in {where}", run, runs)
+        for method, more in ((each.map, ()), (each.other[1], (FLOORS,))):
+            if method and not method.endswith("_mask"):
+                checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
+        checks.one_of(f"metric in {where}", each.metric, metrics if each.map else of_network)
+
+
+def _chosen(section: Mapping) -> list[str]:
+    """The labels of a section; None stands for one that is taken away."""
+    return [label for label, value in section.items() if value is not None]

@@ -1,0 +1,157 @@
+"""Claims that a study states beforehand: what is measured of them, and when they hold."""
+
+import html
+import json
+import math
+
+import numpy as np
+import pytest
+
+from robust_saliency import records, report
+from robust_saliency.report import load, stated, stated_table
+from tests.report import fabricated_study
+
+
+def expected(metric, run="linf", direction="higher", **changes):
+    names = {"map": "gradient", "than_run": "standard", "than_map": "", "by": 0.0}
+    return {"metric": metric, "run": run, "direction": direction, **names, **changes}
+
+
+def accuracy(by, run="linf"):
+    return expected("accuracy", run, map="", by=by)
+
+
+CLAIMS = {
+    "sparser": [expected("gini"), expected("gini", map="input_x_gradient")],
+    "smoother": [expected("gini"), expected("gini", "linf", "lower")],
+    "as_accurate": [accuracy(-0.2)],
+    "more_accurate": [accuracy(0.0)],
+    "robust": [expected("robust:linf 4/255", map="", by=0.5)],
+    "over_floors": [expected("evidence_mass", "linf", than_run="", than_map="floors")],
+    "over_its_mean": [expected("gini", "linf", map="input_x_gradient", than_run="", than_map="floors")],
+}
+
+
+def study_of(directory, claims, **changes):
+    path = fabricated_study.write_study(directory, **changes) / "study.json"
+    listed = [{"label": label, "sentence": f"{label}!", "expected": parts} for label, parts in claims.items()]
+    records.write_json(path, records.read_json(path) | {"claims": listed})
+    return load.read_study(directory)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return study_of(tmp_path_factory.mktemp("stated") / "study", CLAIMS)
+
+
+@pytest.fixture(scope="module")
+def found(study):
+    return {each.claim.label: each for each in stated.judged(study)}
+
+
+def test_a_claim_holds_where_all_of_its_differences_are_shown_and_partly_where_some_are(found):
+    assert [found[label].verdict for label in ("sparser", "smoother")] == ["holds", "partly"]
+    assert [each.finding for each in found["smoother"].differences] == ["shown", "opposite"]
+
+
+def test_what_is_measured_is_the_mean_of_the_rows_on_disk(study, found):
+    [first, _] = found["sparser"].differences
+    rows = {label: _gini(study, label) for label in ("linf", "standard")}
+    assert math.isclose(first.mean, np.mean(rows["linf"])) and math.isclose(first.other_mean, np.mean(rows["standard"]))
+    by_seed = np.mean(rows["linf"] - rows["standard"], axis=1)
+    np.testing.assert_allclose(list(first.by_seed.values()), by_seed)
+    assert first.difference.low < first.difference.mean < first.difference.high
+    assert math.isclose(first.difference.mean, by_seed.mean())
+
+
+def _gini(study, label):
+    tables = [records.read_csv(run.folder / "maps.csv") for run in study.of(label)]
+    return np.array([table["gini"][table["method"] == "gradient"] for table in tables])
+
+
+def test_a_loss_that_is_allowed_is_no_loss_and_one_that_is_not_is(found):
+    """The fabricated linf network loses six points."""
+    assert found["as_accurate"].verdict == "holds"
+    assert found["more_accurate"].verdict == "does not hold"
+    [less] = found["more_accurate"].differences
+    [allowed] = found["as_accurate"].differences
+    assert less.finding == "opposite" and less.difference.mean == allowed.difference.mean < 0
+
+
+def test_more_than_a_difference_can_be_claimed(found):
+    [robust] = found["robust"].differences
+    assert robust.finding == "shown" and robust.difference.low > 0.5
+
+
+def test_against_the_floors_is_against_each(study, found):
+    against = [each.expected.than_map for each in found["over_floors"].differences]
+    assert against == ["random", "centre_gaussian"]
+    assert all(each.expected.run == each.expected.other[0] == "linf" for each in found["over_floors"].differences)
+    against = [each.expected.than_map for each in found["over_its_mean"].differences]
+    assert against == ["random", "centre_gaussian", "average of input_x_gradient"]
+
+
+def test_holm_corrects_over_all_stated_differences(study, found):
+    """Of p-values that are all the least possible the first is multiplied by their number."""
+    alone = stated.judged(load.read_study(study.runs[0].folder.parents[2]))
+    number = sum(len(each.differences) for each in alone)
+    least = 1 / (1 + stated._FLIPS_A_TEST * number)
+    assert found["sparser"].differences[0].p_value == pytest.approx(number * least)
+
+
+def test_seeds_that_disagree_show_nothing(tmp_path):
+    study = study_of(tmp_path / "study", {"sparser": [expected("gini")]})
+    path = study.of("linf")[1].folder / "maps.csv"
+    table = records.read_csv(path)
+    rows = table["method"] == "gradient"
+    table["gini"][rows] = table["gini"][rows] - 0.2
+    path.unlink()
+    records.write_csv(path, table)
+    [judged] = stated.judged(load.read_study(tmp_path / "study"))
+    [difference] = judged.differences
+    assert difference.difference.low > 0 and difference.finding == "not shown"
+    assert (judged.verdict, difference.reason) == ("does not hold", "the seeds disagree in sign")
+
+
+def test_of_one_seed_nothing_is_claimed(tmp_path):
+    study = study_of(tmp_path / "study", {"sparser": [expected("gini")]}, seeds=(0,))
+    [judged] = stated.judged(study)
+    assert judged.verdict == "one seed" == judged.differences[0].finding
+
+
+def test_the_page_and_the_file_beside_it_say_the_same(study, found):
+    directory = study.runs[0].folder.parents[2]
+    page = html.unescape(report.report(directory).read_text())
+    described = json.loads((directory / "report" / "claims.json").read_text())
+    assert {claim["label"]: claim["verdict"] for claim in described["claims"]} == {
+        label: each.verdict for label, each in found.items()
+    }
+    for section in stated_table.sections(described):
+        assert all(text in page for row in section.rows for text in row)
+    assert described["claims"][0]["differences"][0]["by_seed"].keys() == {"0", "1", "2"}
+
+
+def test_the_table_in_words(study):
+    lines = stated_table.markdown(stated.described(study)).splitlines()
+    assert "| **sparser: holds.** sparser! |  |  |  |  |  |  |" in lines
+    said = [line.split(" | ")[0].removeprefix("| ") for line in lines]
+    assert "Gini of gradient: linf above standard" in said
+    assert "Accuracy: linf not lower than standard by more than 0.200" in said
+    assert "Accuracy under linf 4/255: linf above standard by at least 0.500" in said
+    assert "Mass in evidence of gradient: linf above that of centre_gaussian" in said
+    first = next(line for line in lines if line.startswith("| Gini of gradient: linf above"))
+    assert "| 3 of 3 |" in first and first.endswith("| < 0.001 | shown |")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"map": "smoothgrad"}, "A stated claim is of the map 'smoothgrad'; measured were gradient,"),
+        ({"metric": "road"}, "A stated claim is of gradient road, which was not measured"),
+        ({"run": "trades"}, "compares 'trades' with 'standard', which share no seed"),
+    ],
+)
+def test_a_claim_of_what_was_not_measured_is_told(tmp_path, changes, message):
+    study = study_of(tmp_path / "study", {"sparser": [expected("gini") | changes]})
+    with pytest.raises(ValueError, match=message):
+        stated.judged(study)
