@@ -117,6 +117,9 @@ def metric(name: str, **changes) -> ConfigDict:
     config.order = placeholder(str)  # deletion, insertion: morf or lerf; road: combined too
     config.points = placeholder(int)  # deletion, insertion, effective_complexity: both ends among them; road: neither
     config.score = placeholder(str)  # probability or logit; of a curve: accuracy, allegiance too
+    config.power = placeholder(int)  # smoothness: of the differences, 1 or 2
+    config.unit = placeholder(str)  # smoothness: mean (of the map's relevance), or map, as published
+    config.window = placeholder(int)  # colour_agreement: side in pixels
     config.baseline = _baseline()  # deletion, insertion, completeness, ...: what a deleted pixel becomes
     config.colour = placeholder(str)  # allegiance_auc: black or white
     config.tolerated = placeholder(float)  # effective_complexity: distance from the score of the whole image
@@ -254,6 +257,7 @@ def _data() -> ConfigDict:
     config.num_test = 0
     config.classes = ()  # names of the classes to keep, as "('nevus','melanoma')"; () = all
     config.class_balanced = False  # every class equally often in training
+    config.equal_classes = ()  # splits that keep as many examples of each class, as "('train','test')"
     config.in_memory = "auto"  # yes, no, or auto: streamed when larger than
     config.memory_limit_gb = 4.0
     config.batch_size = 128  # over all devices

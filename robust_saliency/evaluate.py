@@ -34,7 +34,16 @@ from robust_saliency.randomness import key_of, per_example_keys
 # Of the files that an evaluation writes; those of another number are made again.
 FORMAT = 3
 # Fields of config.data that decide which images are evaluated, and how they look.
-SHOWN = (*data_lib.MEMBERSHIP, "num_test", "num_validation", "num_train", "image_size", "channels", "planted")
+SHOWN = (
+    *data_lib.MEMBERSHIP,
+    "equal_classes",
+    "num_test",
+    "num_validation",
+    "num_train",
+    "image_size",
+    "channels",
+    "planted",
+)
 
 
 def evaluate(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:

@@ -10,7 +10,7 @@ from robust_saliency import checks
 from robust_saliency.data import folder, planted_lesions, tfds_builder, tfds_source
 from robust_saliency.data.augment import AugmentSpec
 from robust_saliency.data.planted_lesions import PlantedLesions
-from robust_saliency.data.splits import LazySplit, MemorySplit, Source, Split, hold_out, subset
+from robust_saliency.data.splits import LazySplit, MemorySplit, Source, Split, equal_subset, hold_out, subset
 
 SPLITS = ("train", "validation", "test")
 NUM_RENDERED = {"train": 4096, "validation": 512, "test": 1024}
@@ -34,7 +34,8 @@ class DataSpec:
     num_train, num_validation, num_test: a seeded random subset with the classes in proportion; 0 = all. Of planted
       lesions the number rendered; 0 = 4096, 512, 1024.
     classes: names of classes to keep, labelled in this order; () = all.
-    class_balanced: every class equally often in a training epoch.
+    class_balanced: every class equally often in a training epoch. equal_classes: splits that keep as many examples of
+      each class, those of the rarest or, with ``num_<split>``, that many in all: the others are left out.
     in_memory: 'yes' decodes everything once, 'no' streams, 'auto' streams what is over ``memory_limit_gb``.
     batch_size: examples a step over all devices. seed: of the splits made here and of the rendering.
     planted: what is drawn. augment: random changes of training batches.
@@ -57,6 +58,7 @@ class DataSpec:
     num_test: int = 0
     classes: tuple[str, ...] = ()
     class_balanced: bool = False
+    equal_classes: tuple[str, ...] = ()
     in_memory: str = "auto"
     memory_limit_gb: float = 4.0
     batch_size: int = 128
@@ -66,6 +68,12 @@ class DataSpec:
 
     def __post_init__(self):
         checks.one_of("data.in_memory", self.in_memory, ("auto", "yes", "no"))
+        for split in self.equal_classes:
+            checks.one_of("split in data.equal_classes", split, SPLITS)
+        if self.equal_classes and self.name == "planted_lesions":
+            raise ValueError(
+                "data.equal_classes is for stored data sets: planted lesions are drawn as often of each class."
+            )
         if self.channels not in (0, 1, 3):
             raise ValueError(f"data.channels must be 0 (as stored), 1 or 3, got {self.channels}.")
         if not 0 < self.validation_fraction < 1:
@@ -210,6 +218,11 @@ def _chosen(source: Source, rows: np.ndarray, spec: DataSpec, split: str) -> np.
     if num > len(rows):
         raise ValueError(f"data.num_{split} asks for {num} examples, but {source.where} gives {len(rows)}.")
     _check_not_empty(len(rows), split, source.where)
+    if split in spec.equal_classes:
+        try:
+            return rows[equal_subset(source.labels[rows], num, spec.seed, SUBSET, SPLITS.index(split))]
+        except ValueError as error:
+            raise ValueError(f"data.num_{split}, {source.where}: {error}") from error
     return rows[subset(source.labels[rows], num, spec.seed, SUBSET, SPLITS.index(split))] if num else rows
 
 

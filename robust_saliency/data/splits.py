@@ -143,8 +143,27 @@ def subset(labels: np.ndarray, num: int, *seeds: int) -> np.ndarray:
     exact = num * counts / len(labels)
     quota = np.floor(exact).astype(int)
     quota[np.argsort(quota - exact, kind="stable")[: num - quota.sum()]] += 1
+    return _drawn(labels, dict(zip(classes.tolist(), quota.tolist(), strict=True)), seeds)
+
+
+def equal_subset(labels: np.ndarray, num: int, *seeds: int) -> np.ndarray:
+    """Indices, sorted, drawn at random, of each class as many: ``num`` in all; 0 = as many as the rarest class has.
+
+    ValueError where ``num`` is no multiple of the number of classes, or where a class has too few.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    each = num // len(classes) if num else int(counts.min())
+    if num % len(classes) or each > counts.min():
+        raise ValueError(
+            f"{num} examples of {len(classes)} classes, each equally often, are not there: the rarest has "
+            f"{counts.min()}."
+        )
+    return _drawn(labels, dict.fromkeys(classes.tolist(), each), seeds)
+
+
+def _drawn(labels: np.ndarray, quota: dict[int, int], seeds: tuple[int, ...]) -> np.ndarray:
     chosen = []
-    for label, share in zip(classes, quota, strict=True):
+    for label, share in quota.items():
         members = np.flatnonzero(labels == label)
-        chosen.append(members[permutation(len(members), *seeds, int(label))[:share]])
+        chosen.append(members[permutation(len(members), *seeds, label)[:share]])
     return np.sort(np.concatenate(chosen))

@@ -28,6 +28,7 @@ from robust_saliency.metrics.accuracy import (
 from robust_saliency.metrics.alignment import Alignment, alignment
 from robust_saliency.metrics.allegiance import Allegiance, allegiance_auc, allegiance_curve
 from robust_saliency.metrics.attack_stability import AttackStability, ExplanationAttack, attack_stability
+from robust_saliency.metrics.colour import ColourAgreement, colour_agreement, colour_variation
 from robust_saliency.metrics.completeness import Completeness, completeness
 from robust_saliency.metrics.complexity import EffectiveComplexity, effective_complexity
 from robust_saliency.metrics.faithfulness import (
@@ -88,7 +89,7 @@ from robust_saliency.metrics.similarity import (
     ssim,
     top_k_intersection,
 )
-from robust_saliency.metrics.smoothness import TotalVariation, total_variation
+from robust_saliency.metrics.smoothness import Smoothness, TotalVariation, smoothness, total_variation
 from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini, relevance
 from robust_saliency.metrics.stability import (
     AverageSensitivity,
@@ -125,6 +126,7 @@ __all__ = [
     "AverageSensitivity",
     "BestIoU",
     "CentreShift",
+    "ColourAgreement",
     "Completeness",
     "Confidence",
     "Deletion",
@@ -155,6 +157,7 @@ __all__ = [
     "RelevanceMassGiven",
     "Removal",
     "Road",
+    "Smoothness",
     "Spearman",
     "TopK",
     "TotalVariation",
@@ -168,6 +171,8 @@ __all__ = [
     "best_iou",
     "blind",
     "centre_shift",
+    "colour_agreement",
+    "colour_variation",
     "completeness",
     "confidence",
     "correct",
@@ -216,6 +221,7 @@ __all__ = [
     "road",
     "road_curve",
     "run",
+    "smoothness",
     "spearman",
     "ssim",
     "top_k_intersection",

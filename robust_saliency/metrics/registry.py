@@ -12,6 +12,7 @@ from robust_saliency.metrics.accuracy import (
 from robust_saliency.metrics.alignment import Alignment, alignment
 from robust_saliency.metrics.allegiance import Allegiance, allegiance_auc
 from robust_saliency.metrics.attack_stability import AttackStability, attack_stability
+from robust_saliency.metrics.colour import ColourAgreement, colour_agreement
 from robust_saliency.metrics.completeness import Completeness, completeness
 from robust_saliency.metrics.complexity import EffectiveComplexity, effective_complexity
 from robust_saliency.metrics.faithfulness import (
@@ -41,7 +42,7 @@ from robust_saliency.metrics.relative_stability import (
 )
 from robust_saliency.metrics.reliance import MaskReliance, mask_reliance
 from robust_saliency.metrics.road import Road, road
-from robust_saliency.metrics.smoothness import TotalVariation, total_variation
+from robust_saliency.metrics.smoothness import Smoothness, TotalVariation, smoothness, total_variation
 from robust_saliency.metrics.sparsity import Entropy, Gini, entropy, gini
 from robust_saliency.metrics.stability import (
     AverageSensitivity,
@@ -72,12 +73,14 @@ METRICS = {
     "gini": (Gini, gini, ("maps",)),
     "entropy": (Entropy, entropy, ("maps",)),
     "total_variation": (TotalVariation, total_variation, ("maps",)),
+    "smoothness": (Smoothness, smoothness, ("maps",)),
     "pointing_game": (PointingGame, pointing_game, ("maps", "masks")),
     "relevance_mass": (RelevanceMass, relevance_mass, ("maps", "masks")),
     "evidence_given_lesion": (RelevanceMassGiven, relevance_mass_given, ("maps", "masks")),
     "rank_accuracy": (RankAccuracy, rank_accuracy, ("maps", "masks")),
     "mask_auc": (MaskAUC, mask_auc, ("maps", "masks")),
     "best_iou": (BestIoU, best_iou, ("maps", "masks")),
+    "colour_agreement": (ColourAgreement, colour_agreement, ("images", "maps", "masks")),
     "deletion_auc": (Deletion, deletion_auc, _PERTURBED),
     "insertion_auc": (Insertion, insertion_auc, _PERTURBED),
     "road": (Road, road, _PERTURBED),

@@ -1,10 +1,11 @@
-"""How much a map changes between neighbours."""
+"""How much a map changes between neighbours: total variation, and the smoothness of Margeloiu et al."""
 
 from typing import ClassVar
 
 import jax.numpy as jnp
 
-from robust_saliency.metrics.sparsity import Relevance, peak, relevance
+from robust_saliency import checks
+from robust_saliency.metrics.sparsity import Relevance, by_option, peak, relevance
 from robust_saliency.types import Array, Maps, spec
 
 
@@ -36,3 +37,39 @@ def total_variation(maps: Maps, spec: TotalVariation | None = None) -> Array:
     total = sum(jnp.sum(jnp.abs(jnp.diff(values, axis=axis)) / unit, axis=(1, 2)) for axis in (1, 2))
     mean = jnp.mean(jnp.abs(values) / unit, axis=(1, 2))
     return total / (pairs * mean) if pairs else jnp.full_like(mean, jnp.nan)
+
+
+@spec
+class Smoothness(Relevance):
+    """Mean difference of each pixel from the one above and the one on its left, which at the border are the last."""
+
+    title = by_option(
+        lambda self: f"Smoothness, l{self.power}" + ("" if self.unit == "mean" else ", in the map's unit")
+    )
+    direction: ClassVar[str] = "lower"
+    range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+
+    power: int = 1
+    unit: str = "mean"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.one_of("unit", self.unit, ("mean", "map"))
+        if self.power not in (1, 2):
+            raise ValueError(f"power must be 1 or 2, got {self.power}.")
+
+
+def smoothness(maps: Maps, spec: Smoothness | None = None) -> Array:
+    """``mean_ij |a_ij - a_i,j-1|^p + |a_ij - a_i-1,j|^p`` of maps ``[B, H, W]``, indices modulo H and W: in [0, inf).
+
+    Lower is smoother, 0 for a constant map. p: ``power``. unit='map', as published: in the unit of the map, so that a
+    network with smaller gradients is smoother by that alone; 'mean' (reconstruction): of ``a / mean |a|``, free of it.
+    Source: compute_smoothness in the code of Margeloiu et al. 2020 (2012.01166).
+    """
+    spec = spec or Smoothness()
+    values = relevance(maps, spec.sign)
+    if spec.unit == "mean":
+        unit = peak(values)
+        values = values / unit / jnp.mean(jnp.abs(values) / unit, axis=(1, 2), keepdims=True)
+    differences = sum(jnp.abs(values - jnp.roll(values, 1, axis)) ** spec.power for axis in (1, 2))
+    return jnp.mean(differences, axis=(1, 2))

@@ -23,6 +23,8 @@ ADJECTIVES = {
     "gini": ("sparser", "less sparse"),
     "entropy": ("more concentrated", "less concentrated"),
     "total_variation": ("smoother", "rougher"),
+    "smoothness": ("smoother by neighbours", "rougher by neighbours"),
+    "colour_agreement": ("closer to the colours", "farther from the colours"),
     "pointing_game": ("better aimed", "worse aimed"),
     "relevance_mass": ("more within the mask", "less within the mask"),
     "rank_accuracy": ("better placed", "worse placed"),

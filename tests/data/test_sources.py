@@ -59,7 +59,7 @@ def test_too_few_planted_lesions_are_told_when_they_are_loaded(changes, message)
 @pytest.mark.parametrize(
     "changes",
     [{"in_memory": "maybe"}, {"channels": 4}, {"validation_fraction": 0.0}, {"classes": ("a", "a")}, {"num_test": -1},
-     {"batch_size": 0}, {"seed": -1}],
+     {"batch_size": 0}, {"seed": -1}, {"equal_classes": ("tset",)}, {"equal_classes": ("test",)}],
 )  # fmt: skip
 def test_a_field_out_of_range_is_refused_by_name(changes):
     (field,) = changes

@@ -1,10 +1,11 @@
 """Splits: groups stay whole, classes keep their shares, and permutations are uniform and never change."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_saliency.data.splits import hold_out, permutation, subset
+from robust_saliency.data.splits import equal_subset, hold_out, permutation, subset
 
 
 @given(
@@ -53,3 +54,19 @@ def test_every_permutation_is_equally_likely():
     counts = [drawn.count(order) for order in set(drawn)]
     assert len(counts) == 6
     assert max(abs(count - 500) for count in counts) < 5 * np.sqrt(500 * 5 / 6)
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.integers(0, 9))
+def test_an_equal_subset_has_each_class_as_often_as_the_rarest(counts, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    chosen = equal_subset(labels, 0, seed)
+    assert (np.diff(chosen) > 0).all()
+    assert np.bincount(labels[chosen]).tolist() == [min(counts)] * len(counts)
+    np.testing.assert_array_equal(chosen, equal_subset(labels, 0, seed))
+    assert np.bincount(labels[equal_subset(labels, len(counts), seed)]).tolist() == [1] * len(counts)
+
+
+@pytest.mark.parametrize("num", [4, 12])
+def test_an_equal_subset_that_is_not_there_is_told(num):
+    with pytest.raises(ValueError, match=f"{num} examples of 3 classes, each equally often, .* the rarest has 3"):
+        equal_subset(np.repeat([0, 1, 2], (5, 3, 9)), num, 0)

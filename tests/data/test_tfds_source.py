@@ -93,6 +93,21 @@ def test_a_subset_keeps_the_proportions_and_depends_on_the_seed(tiny_tfds):
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_classes_are_equally_often_where_that_is_asked_for_and_nowhere_else(tiny_tfds):
+    plain, equal = load(tiny(tiny_tfds)), load(tiny(tiny_tfds, equal_classes=("train", "test")))
+    for split in ("train", "test"):
+        counts = np.bincount(getattr(plain, split).labels)
+        assert np.bincount(getattr(equal, split).labels).tolist() == [counts.min()] * 3 and counts.max() > counts.min()
+        ids = [set(everything(getattr(each, split))["id"].tolist()) for each in (equal, plain)]
+        assert ids[0] < ids[1]
+    np.testing.assert_array_equal(equal.validation.labels, plain.validation.labels)
+    assert np.bincount(load(tiny(tiny_tfds, equal_classes=("test",), num_test=3)).test.labels).tolist() == [1, 1, 1]
+    with pytest.raises(
+        ValueError, match=r"data\.num_test, tiny.*: 4 examples of 3 classes, each equally often, are not"
+    ):
+        load(tiny(tiny_tfds, equal_classes=("test",), num_test=4))
+
+
 def test_labels_and_fields_may_be_nested_and_nameless(tiny_tfds):
     data = load(tiny(tiny_tfds, label_field="about/is_cat", group_field=""))
     assert data.class_names == ("0", "1")

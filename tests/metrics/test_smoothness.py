@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency.metrics.smoothness import TotalVariation, total_variation
+from robust_saliency.metrics.smoothness import Smoothness, TotalVariation, smoothness, total_variation
 from robust_saliency.metrics.sparsity import gini
 
 jit_total_variation = jax.jit(total_variation)
@@ -67,3 +67,35 @@ def test_scale_does_not_matter(exponent, rng):
 def test_zero_maps_and_single_pixels_are_nan():
     assert np.isnan(jit_total_variation(np.zeros((1, 4, 4), np.float32))).all()
     assert np.isnan(jit_total_variation(np.ones((1, 1, 1), np.float32))).all()
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("unit", ["mean", "map"])
+def test_smoothness_is_that_of_the_shifted_map(rng, power, unit):
+    maps = rng.normal(size=(3, 6, 5))
+    values = np.abs(maps) / (np.abs(maps).mean(axis=(1, 2), keepdims=True) if unit == "mean" else 1)
+    above = np.concatenate([values[:, -1:], values[:, :-1]], 1)
+    left = np.concatenate([values[..., -1:], values[..., :-1]], 2)
+    expected = (np.abs(values - above) ** power + np.abs(values - left) ** power).mean(axis=(1, 2))
+    found = jax.jit(smoothness, static_argnums=1)(maps.astype(np.float32), Smoothness(power=power, unit=unit))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_smoothness_as_published_counts_the_size_of_the_gradient():
+    maps = np.eye(4, dtype=np.float32)[None]
+    published, free = Smoothness(unit="map"), Smoothness()
+    assert smoothness(0.1 * maps, published) < 0.11 * smoothness(maps, published)
+    np.testing.assert_allclose(smoothness(0.1 * maps, free), smoothness(maps, free), rtol=1e-6)
+    assert (published.title, free.title) == ("Smoothness, l1, in the map's unit", "Smoothness, l1")
+
+
+def test_smoothness_wraps_at_the_border():
+    """One pixel has two neighbours before it and two behind, wherever it lies: 4 differences over n pixels."""
+    maps = np.eye(20, dtype=np.float32).reshape(20, 4, 5)
+    np.testing.assert_allclose(smoothness(maps, Smoothness(unit="map")), 4 / 20, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"power": 3}, {"unit": "max"}])
+def test_a_smoothness_that_nobody_defined_is_refused(wrong):
+    with pytest.raises(ValueError, match="|".join(wrong)):
+        Smoothness(**wrong)
