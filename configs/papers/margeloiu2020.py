@@ -1,0 +1,238 @@
+"""Margeloiu et al. 2020 (2012.01166): adversarial training and the saliency of skin lesions, claim by claim.
+
+    python launch.py --mode=study --config=configs/papers/margeloiu2020.py --workdir=runs/margeloiu2020
+    python launch.py --mode=study --config=configs/papers/margeloiu2020.py:full --workdir=runs/margeloiu2020_full
+    python launch.py --mode=study --config=configs/papers/margeloiu2020.py:smoke --workdir=runs/margeloiu2020_smoke
+
+A ResNet-18 tells nevi, melanomas and keratoses of HAM10000 apart, each as often. Pretrained (on CIFAR-10; theirs on
+ImageNet), then its head alone, then the whole network: on clean images, or against PGD in L2 with their epsilons times
+the side of the image over 224, or in linf. Then the robust network goes on with clean images at a small learning rate,
+the first 1, 2, 3 or 4 of its groups of layers as they are. Maps: gradient, integrated gradients, SmoothGrad squared.
+
+Theirs: optimiser, learning rates, patience, plateau, attack, augmentation, which class is explained. Ours: size of
+images and network, pretraining, batch size, fewer epochs in ':small', and every number of a map: the paper has
+pictures. ':smoke' is drawn. 224 pixels, with a folder or TFDS data of the originals: --config.data.image_size=224 and
+--config.data.data_dir; ImageNet weights: examples/pretrained.py and --config.study.runs[0].... docs/papers has results.
+"""
+
+import itertools
+from typing import NamedTuple
+
+from configs import common, papers
+
+GROUPS = {"2": "block[234]", "3": "block[34]", "4": "block4", "5": ""}  # from which on layers are tuned; 5: the head
+ROBUST = "l2_3"
+MAPS = ("gradient", "integrated_gradients", "smoothgrad_squared")
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+class Size(NamedTuple):
+    side: int
+    width: int
+    epochs: int  # of the whole network, at most
+    head_epochs: int
+    tuning_epochs: int
+    batch_size: int
+    epsilons: tuple[float, ...]  # at 224 pixels
+    num_steps: int  # of integrated gradients and SmoothGrad
+    seeds: int
+
+
+SIZES = {
+    "smoke": Size(32, 4, 2, 1, 1, 32, (3,), 4, 1),
+    "small": Size(64, 24, 20, 4, 8, 32, (1, 3, 5), 24, 3),
+    "full": Size(64, 64, 50, 10, 50, 16, (3, 4, 5, 7), 50, 5),
+}
+
+
+def get_config(size="small"):
+    papers.check_size(size)
+    settings = SIZES[size]
+    config = common.default()
+    config.title = "Margeloiu et al. 2020: adversarial training and the saliency of skin lesions"
+    config.description = "Are the maps of robust networks sharper, and do they show the lesion and its colours?"
+    _data(config.data, settings, size)
+    config.model.update(name="resnet18", width=settings.width, stem="imagenet", **IMAGENET)
+    config.evaluation.step = "best"  # of the validation loss that patience watches
+    _evaluation(config.evaluation, settings)
+    l2 = {f"l2_{epsilon:g}": _l2(settings, epsilon) for epsilon in settings.epsilons}
+    config.evaluation.attacks = {
+        "l2": common.evaluated_attack(
+            **l2[ROBUST] | {"num_steps": 30 if size != "smoke" else 3, "relative_step_size": 2.5 / 30}
+        ),
+        "linf": common.evaluated_attack(epsilon=2 / 255, num_steps=20, relative_step_size=1 / 8),
+    }
+    linf = {"norm": "linf", "epsilon": 2 / 255, "num_steps": 7, "keep_best": True}
+    config.study.runs = (
+        _pretrained(settings, size),
+        common.start("head", "Its head, trained alone.", **_clean(1e-3, settings.head_epochs, "^params/logits"),
+                     init_from={"workdir": "../pretrained", "exclude": "logits"}),
+        _run("standard", "The whole network on clean images.", "head", _clean(3e-4, settings.epochs)),
+        *(_run(label, f"Against PGD in L2, epsilon {attack['epsilon']:.2f}.", "head", _robust(attack, settings))
+          for label, attack in l2.items()),
+        _run("linf", "Against PGD in linf, epsilon 2/255.", "head", _robust(linf, settings)),
+        *(_run(f"tuned_{first}", f"{ROBUST}, then groups {first} to 5 on clean images.", ROBUST,
+               _clean(1e-5, settings.tuning_epochs, *filter(None, (block and f"^params/{block}", "^params/logits")),
+                      batch_norm="frozen"))
+          for first, block in GROUPS.items()),
+    )  # fmt: skip
+    config.study.seeds = settings.seeds
+    config.study.claims = _claims()
+    return config
+
+
+def _data(data, settings, size):
+    data.batch_size = settings.batch_size
+    if size == "smoke":
+        data.num_train, data.num_validation, data.num_test = 96, 32, 48
+    else:
+        data.name = "ham10000"
+        data.image_size = settings.side
+        data.mask_field, data.group_field = "mask", "lesion_id"
+        data.classes = ("nv", "mel", "bkl")
+        data.equal_classes = ("train", "validation", "test")
+        data.validation_fraction = 0.15
+    data.augment.update(flip=True, vertical_flip=True, rotate=True, rotation=50.0)
+    data.augment.update(colour=True, brightness=0.2, contrast=0.2, saturation=0.2)
+
+
+def _l2(settings, epsilon):
+    return {
+        "norm": "l2",
+        "epsilon": epsilon * settings.side / 224,
+        "num_steps": 7,
+        "relative_step_size": 1 / 5,
+        "start": "sphere",
+        "projection": "scale_then_clip",
+        "keep_best": True,
+    }
+
+
+def _pretrained(settings, size):
+    """Theirs was of ImageNet. Drawn lesions in the smoke test, so that it needs no download."""
+    images = {"augment": {"crop_padding": 4, "vertical_flip": False, "rotate": False, "rotation": 0.0}}
+    if size != "smoke":
+        images |= {"name": "cifar10", "mask_field": "", "group_field": "", "classes": (), "equal_classes": ()}
+        images |= {"validation_fraction": 0.04, "batch_size": 128}
+    epochs = {"smoke": 1, "small": 8, "full": 60}[size]
+    return common.start(
+        "pretrained",
+        "From random weights, on CIFAR-10.",
+        data=images,
+        optimizer={"schedule": "one_cycle", "learning_rate": 3e-3},
+        train={"epochs": epochs, "validate_every": 1, "checkpoint_every": 1},
+    )
+
+
+def _run(label, description, start, settings):
+    return common.run(label, description, init_from={"workdir": f"../{start}"}, **settings)
+
+
+def _clean(learning_rate, epochs, *trainable, **train):
+    return _training(learning_rate, epochs, "loss", trainable=trainable, **train)
+
+
+def _robust(attack, settings):
+    return {"objective": {"name": "adversarial", "attack": attack}} | _training(3e-4, settings.epochs, "robust_loss")
+
+
+def _training(learning_rate, epochs, best_metric, **train):
+    return {
+        "optimizer": {"name": "adam", "schedule": "constant", "learning_rate": learning_rate, "weight_decay": 5e-4},
+        "train": {
+            "epochs": epochs,
+            "validate_every": 1,
+            "checkpoint_every": 1,
+            "best_metric": best_metric,
+            "patience": 10,
+            "plateau_patience": 5,
+            **train,
+        },
+    }
+
+
+def _evaluation(evaluation, settings):
+    evaluation.num_pictures = 6
+    evaluation.randomisation.orders = ()
+    black = {"kind": "black"}
+    evaluation.maps = {
+        "gradient": common.saliency("gradient"),
+        "integrated_gradients": common.saliency("integrated_gradients", num_steps=settings.num_steps, baseline=black),
+        "smoothgrad_squared": common.saliency(
+            "smoothgrad", num_samples=settings.num_steps, sigma=0.2, relative_to="image_range", statistic="squared"
+        ),
+    }
+    evaluation.metrics = {
+        "gini": common.metric("gini"),
+        "total_variation": common.metric("total_variation"),
+        "smoothness": common.metric("smoothness"),
+        "smoothness_published": common.metric("smoothness", unit="map"),
+        "pointing_game": common.metric("pointing_game", mask="lesion"),
+        "lesion_mass": common.metric("relevance_mass", mask="lesion"),
+        "best_iou": common.metric("best_iou", mask="lesion"),
+        "colour_agreement": common.metric("colour_agreement", mask="lesion"),
+    }
+
+
+def _claims():
+    def than(run, other, *metrics, direction="higher", maps=MAPS):
+        return [
+            common.expected(metric, run, direction, map=each, than_run=other) for each in maps for metric in metrics
+        ]
+
+    def accuracy(one, other):
+        return common.expected("accuracy", one, than_run=other)
+
+    def sharper(run, other):
+        return [*than(run, other, "gini"), *than(run, other, "total_variation", direction="lower")]
+
+    floors = [
+        common.expected(metric, ROBUST, map="gradient", than_map="floors") for metric in ("lesion_mass", "best_iou")
+    ]
+    tuned = [f"tuned_{first}" for first in GROUPS]
+    ladder = ["standard", *tuned]
+    return (
+        common.claim(
+            "sharper", "Maps of a robust network are sharper: sparser, and smoother.", *sharper(ROBUST, "standard")
+        ),
+        common.claim("sharper_linf", "The same in linf.", *sharper("linf", "standard")),
+        common.claim(
+            "smooth_as_published",
+            "By the measure in the authors' code, which counts the size of the gradient, they are smoother.",
+            *than(ROBUST, "standard", "smoothness_published", direction="lower"),
+        ),
+        common.claim(
+            "coherent",
+            "More of a map lies in the lesion, and it outlines the lesion better.",
+            *than(ROBUST, "standard", "lesion_mass", "best_iou"),
+        ),
+        common.claim("over_floors", "And does so better than maps that never look at the network.", *floors),
+        common.claim(
+            "colours",
+            "Within the lesion, maps of a robust network follow the variation of colour: more than a random map, and "
+            "than those of a standard network.",
+            common.expected("colour_agreement", ROBUST, map="gradient", than_map="random"),
+            *than(ROBUST, "standard", "colour_agreement"),
+        ),
+        common.claim(
+            "fine_tuning_sharpens",
+            "A robust network, tuned on clean images at a small learning rate, has sharper maps still.",
+            *sharper("tuned_2", ROBUST),
+        ),
+        *(
+            common.claim(
+                f"first_layers_{count}",
+                f"Robust first layers are enough for coherent maps: {count} of 5 groups kept.",
+                *than(f"tuned_{count + 1}", "standard", "lesion_mass", "best_iou", maps=("gradient",)),
+                *than(f"tuned_{count + 1}", "standard", "total_variation", direction="lower", maps=("gradient",)),
+            )
+            for count in (1, 2)
+        ),
+        common.claim("costs_accuracy", "A robust network is less accurate.", accuracy("standard", ROBUST)),
+        common.claim(
+            "ladder",
+            "The fewer layers are tuned, the less accurate: standard, groups 2-5, 3-5, 4-5, 5.",
+            *(accuracy(one, other) for one, other in itertools.pairwise(ladder)),
+        ),
+        common.claim("tuning_repays", "Tuning gives some of the accuracy back.", accuracy("tuned_2", ROBUST)),
+    )
