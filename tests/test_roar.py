@@ -276,7 +276,7 @@ def test_without_a_trained_network_there_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         roar.roar(plain(), str(tmp_path / "nowhere"))
     records.write_json(tmp_path / "study.json", {"runs": []})
-    with pytest.raises(ValueError, match="has no finished run; run --mode=study first"):
+    with pytest.raises(ValueError, match=r"has no finished run \(.*study\.json names none\); run --mode=study first"):
         roar.roar(plain(), str(tmp_path))
 
 

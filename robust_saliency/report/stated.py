@@ -24,8 +24,8 @@ _FLIPS_A_TEST = 1_100
 class Difference:
     """What was measured of ``expected``: both means, and the difference of all seeds and of each.
 
-    finding: shown, opposite, not shown, one seed, or what :func:`statistics.difference_counts` calls it. p_value: after
-    Holm's correction over all stated differences.
+    finding: shown, opposite, not shown, one seed, too few or not measured. p_value: after Holm's correction over all
+    stated differences.
     """
 
     expected: Expected
@@ -50,7 +50,7 @@ class Judged:
     @property
     def verdict(self) -> str:
         """holds, partly, does not hold; of one seed nothing is claimed."""
-        if any(each.finding == "one seed" for each in self.differences):
+        if any(len(each.by_seed) == 1 for each in self.differences):
             return "one seed"
         if self.shown == len(self.differences):
             return "holds"
@@ -199,8 +199,8 @@ def _measured(pair: _Pair, p_value: float) -> Difference:
 
 
 def _finding(verdict: statistics.Verdict, by_seed: dict[int, float]) -> str:
-    if verdict.finding not in ("higher", "lower"):
-        return "not shown" if verdict.finding in ("unclear", "mixed") else verdict.finding
+    if verdict.finding in ("too few", "not measured"):
+        return verdict.finding
     if len(by_seed) == 1:
         return "one seed"
     if not verdict.counts:
