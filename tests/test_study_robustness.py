@@ -174,7 +174,7 @@ def damage(path):
 
 
 MISTAKES = {
-    "no_finished_run": (lambda study: (study / "study.json").unlink(), "study.json names none); run --mode=study first."),
+    "no_finished_run": (lambda study: (study / "study.json").unlink(), "study.json names none); run --mode=study"),
     "unknown_run": (
         lambda study: records.write_json(study / "study.json", {"runs": [{"label": "lnog", "seed": 0, "dir": "x"}]}),
         "names the run 'lnog'; config.study.runs has short, long.",
