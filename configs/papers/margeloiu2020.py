@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 from configs import common, papers
 
-GROUPS = {"2": "block[234]", "3": "block[34]", "4": "block4", "5": ""}  # from which on layers are tuned; 5: the head
+FIRST = ("2", "3", "4", "5")  # groups of layers from which on is tuned; 5 is the head
 ROBUST = "l2_3"
 MAPS = ("gradient", "integrated_gradients", "smoothgrad_squared")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 class Size(NamedTuple):
+    network: str
     side: int
     width: int
     epochs: int  # of the whole network, at most
@@ -39,9 +40,9 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "smoke": Size(32, 4, 2, 1, 1, 32, (3,), 4, 1),
-    "small": Size(64, 24, 20, 4, 8, 32, (1, 3, 5), 24, 3),
-    "full": Size(64, 64, 50, 10, 50, 16, (3, 4, 5, 7), 50, 5),
+    "smoke": Size("small_cnn", 32, 4, 2, 1, 1, 32, (3,), 4, 1),
+    "small": Size("resnet18", 64, 16, 20, 4, 8, 32, (1, 3, 5), 24, 3),
+    "full": Size("resnet18", 64, 64, 50, 10, 50, 16, (3, 4, 5, 7), 50, 5),
 }
 
 
@@ -52,7 +53,7 @@ def get_config(size="small"):
     config.title = "Margeloiu et al. 2020: adversarial training and the saliency of skin lesions"
     config.description = "Are the maps of robust networks sharper, and do they show the lesion and its colours?"
     _data(config.data, settings, size)
-    config.model.update(name="resnet18", width=settings.width, stem="imagenet", **IMAGENET)
+    config.model.update(name=settings.network, width=settings.width, stem="imagenet", **IMAGENET)
     config.evaluation.step = "best"  # of the validation loss that patience watches
     _evaluation(config.evaluation, settings)
     l2 = {f"l2_{epsilon:g}": _l2(settings, epsilon) for epsilon in settings.epsilons}
@@ -72,9 +73,8 @@ def get_config(size="small"):
           for label, attack in l2.items()),
         _run("linf", "Against PGD in linf, epsilon 2/255.", "head", _robust(linf, settings)),
         *(_run(f"tuned_{first}", f"{ROBUST}, then groups {first} to 5 on clean images.", ROBUST,
-               _clean(1e-5, settings.tuning_epochs, *filter(None, (block and f"^params/{block}", "^params/logits")),
-                      batch_norm="frozen"))
-          for first, block in GROUPS.items()),
+               _clean(1e-5, settings.tuning_epochs, *_from_group(settings.network, first), batch_norm="frozen"))
+          for first in FIRST),
     )  # fmt: skip
     config.study.seeds = settings.seeds
     config.study.claims = _claims()
@@ -114,7 +114,8 @@ def _pretrained(settings, size):
     if size != "smoke":
         images |= {"name": "cifar10", "mask_field": "", "group_field": "", "classes": (), "equal_classes": ()}
         images |= {"validation_fraction": 0.04, "batch_size": 128}
-    epochs = {"smoke": 1, "small": 8, "full": 60}[size]
+    images |= {"num_train": 20_000} if size == "small" else {}
+    epochs = {"smoke": 1, "small": 6, "full": 60}[size]
     return common.start(
         "pretrained",
         "From random weights, on CIFAR-10.",
@@ -126,6 +127,13 @@ def _pretrained(settings, size):
 
 def _run(label, description, start, settings):
     return common.run(label, description, init_from={"workdir": f"../{start}"}, **settings)
+
+
+def _from_group(network, first):
+    """Regular expressions of the parameters of the groups ``first`` to 5."""
+    prefix = {"resnet18": "block", "small_cnn": "conv"}[network]
+    own = {"2": "[234]", "3": "[34]", "4": "4"}.get(first)
+    return (f"^params/{prefix}{own}", "^params/logits") if own else ("^params/logits",)
 
 
 def _clean(learning_rate, epochs, *trainable, **train):
@@ -189,7 +197,7 @@ def _claims():
     floors = [
         common.expected(metric, ROBUST, map="gradient", than_map="floors") for metric in ("lesion_mass", "best_iou")
     ]
-    tuned = [f"tuned_{first}" for first in GROUPS]
+    tuned = [f"tuned_{first}" for first in FIRST]
     ladder = ["standard", *tuned]
     return (
         common.claim(

@@ -1,0 +1,120 @@
+"""The tables of a paper's page, from the study that measured them; and the table of all papers in docs/results.md.
+
+    python docs/fill.py --study=runs/margeloiu2020 --page=docs/papers/margeloiu2020.md
+    python docs/fill.py
+
+The first reads the study and writes the page's summary beside it, as JSON: every claim, difference and mean, with the
+command, hardware, versions and time. Both then put what the summaries say between the comments ``<!-- claims -->``,
+``<!-- means -->`` and ``<!-- papers -->`` of the pages and the next ``<!-- end -->``.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))
+from robust_saliency.report import load, numbers, stated, stated_table  # noqa: E402
+from robust_saliency.report.answer import leading_method  # noqa: E402
+from robust_saliency.report.compare import compare  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", help="folder of a study that states claims")
+    parser.add_argument("--page", help="its page, a Markdown file")
+    words = parser.parse_args()
+    if (words.study is None) != (words.page is None):
+        parser.error("--study and --page go together.")
+    try:
+        if words.study:
+            summary = json.dumps(summarised(words.study), indent=1) + "\n"
+            Path(words.page).with_suffix(".json").write_text(summary)
+    except ValueError as error:
+        parser.error(str(error))
+    for page, text in pages().items():
+        page.write_text(text)
+
+
+def summarised(directory: str | os.PathLike) -> dict:
+    """Claims and means of a study. ValueError where it cannot be read, or states no claim."""
+    study = load.read_study(directory)
+    if not study.claims:
+        raise ValueError(f"The study in {directory} states no claim: config.study.claims.")
+    columns = [column for column in study.first.scores.columns if column[0] in ("accuracy", leading_method(study))]
+    comparison = compare(study)
+    means = {
+        label: {" ".join(column): [_rounded(each) for each in comparison[label][column].mean[:3]] for column in columns}
+        for label in study.labels
+    }
+    titles = {name: about["title"] for name, about in study.first.summary["metrics"].items()}
+    return stated.described(study) | {"means": means, "metrics": titles}
+
+
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.5g}") if value == value else None
+
+
+def pages() -> dict[Path, str]:
+    """Every page that has a summary, and docs/results.md, as the summaries have them filled."""
+    summaries = {path.stem: json.loads(path.read_text()) for path in sorted((DOCS / "papers").glob("*.json"))}
+    found = {}
+    for name, summary in summaries.items():
+        path = DOCS / "papers" / f"{name}.md"
+        text = filled(path.read_text(), "claims", stated_table.markdown(summary))
+        found[path] = filled(text, "means", means_table(summary))
+    results = DOCS / "results.md"
+    found[results] = filled(results.read_text(), "papers", papers_table(summaries))
+    return found
+
+
+def filled(text: str, name: str, table: str) -> str:
+    """``text`` with ``table`` between ``<!-- name -->`` and the next ``<!-- end -->``; ValueError where they lack."""
+    head, begin, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, tail = rest.partition("<!-- end -->")
+    if not begin or not end:
+        raise ValueError(f"A page lacks the comments <!-- {name} --> and <!-- end -->.")
+    return head + begin + table + end + tail
+
+
+def means_table(summary: dict) -> str:
+    """One row a run: accuracies, and the metrics of the leading map."""
+    columns = list(next(iter(summary["means"].values())))
+    lines = [["Run", *(_title(column, summary) for column in columns)], ["---"] * (len(columns) + 1)]
+    for run, values in summary["means"].items():
+        lines.append([run, *(_with_interval(values[column]) for column in columns)])
+    return numbers.ascii_minus("".join("| " + " | ".join(line) + " |\n" for line in lines))
+
+
+def _title(column: str, summary: dict) -> str:
+    method, _, metric = column.partition(" ")
+    if method != "accuracy":
+        return f"{summary['metrics'][metric]} ({method})"
+    return "Clean accuracy" if metric == "correct" else f"Under {metric.removeprefix('robust:')}"
+
+
+def _with_interval(values: list[float | None]) -> str:
+    mean, low, high = (float("nan") if value is None else value for value in values)
+    return f"{numbers.plain(mean)} {numbers.interval(low, high)}".strip()
+
+
+def papers_table(summaries: dict[str, dict]) -> str:
+    """One row a claim of every paper: the verdict, its first difference, and what it rests on."""
+    heads = ("Paper", "Claim", "Verdict", "Shown", "First difference", "Seeds", "Hardware, hours")
+    lines = [heads, ["---"] * len(heads)]
+    for name, summary in summaries.items():
+        made = f"{summary['hardware'].get('devices', '')}, {summary['seconds'] / 3600:.1f} h"
+        for claim, section in zip(summary["claims"], stated_table.sections(summary), strict=True):
+            shown = sum(each["finding"] == "shown" for each in claim["differences"])
+            first = section.rows[0]
+            lines.append([
+                f"[{name}](papers/{name}.md)", claim["sentence"], claim["verdict"],
+                f"{shown} of {len(section.rows)}", f"{first[0]}: {first[3]}", str(len(summary["seeds"])), made,
+            ])  # fmt: skip
+    return numbers.ascii_minus("".join("| " + " | ".join(line) + " |\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()

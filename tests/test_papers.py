@@ -1,0 +1,100 @@
+"""Every paper's page says what its summary holds, and its summary what the committed config claims; each smoke runs."""
+
+import importlib.util
+import json
+import pkgutil
+
+import numpy as np
+import pytest
+
+import configs.papers
+from robust_saliency import config, config_file, records, report, study_claims
+from robust_saliency.report import stated_table
+from tests import tiny
+
+PAPERS = [module.name for module in pkgutil.iter_modules(configs.papers.__path__)]
+PAGES = sorted((tiny.ROOT / "docs" / "papers").glob("*.json"))
+SIZES = configs.papers.SIZES
+
+
+def plain(paper, size):
+    return config.to_plain(config_file.load(f"{tiny.ROOT}/configs/papers/{paper}.py:{size}"))
+
+
+@pytest.fixture(scope="module")
+def fill():
+    where = importlib.util.spec_from_file_location("fill", tiny.ROOT / "docs" / "fill.py")
+    module = importlib.util.module_from_spec(where)
+    where.loader.exec_module(module)
+    return module
+
+
+def test_there_are_papers():
+    assert PAPERS
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_size_states_the_same_claims_but_for_the_ladder_that_it_has(paper):
+    labels = [[claim["label"] for claim in study_claims.parse(plain(paper, size))] for size in SIZES]
+    assert labels[0] == labels[1] == labels[2]
+    assert plain(paper, "small")["study"]["seeds"] >= 3
+
+
+def test_the_pages_say_what_their_summaries_hold(fill):
+    assert {path: path.read_text() for path in fill.pages()} == fill.pages()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+def test_a_summary_is_of_the_claims_of_the_committed_config(path):
+    summary = json.loads(path.read_text())
+    assert len(summary["seeds"]) >= 3
+    [file] = [word for word in summary["command"].split() if word.startswith("--config=")]
+    assert file == f"--config=configs/papers/{path.stem}.py"
+    stated = study_claims.parse(plain(path.stem, "small"))
+    for found, claim in zip(summary["claims"], stated, strict=True):
+        assert (found["label"], found["sentence"]) == (claim["label"], claim["sentence"])
+        measured = [{name: each[name] for name in expected} for each, expected in _matched(found, claim)]
+        assert measured == [expected for _, expected in _matched(found, claim)]
+
+
+def _matched(found, claim):
+    """Each difference with what was expected; where all floors were, with that for its own floor."""
+    pairs, differences = [], iter(found["differences"])
+    for expected in claim["expected"]:
+        if expected["than_map"] != "floors":
+            pairs.append((next(differences), expected))
+            continue
+        of = [each for each in found["differences"] if each["metric"] == expected["metric"]]
+        pairs += [(next(differences), {**expected, "than_map": each["than_map"]}) for each in of]
+    assert next(differences, None) is None
+    return pairs
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_path, fill):
+    file = f"--config={tiny.ROOT}/configs/papers/{paper}.py:smoke"
+    command = tiny.launch("--mode=study", file, f"--workdir={tmp_path / 'study'}", cwd=tmp_path)
+    _, err = command.communicate(timeout=900)
+    assert command.returncode == 0, err
+    settings = plain(paper, "smoke")
+    summary = fill.summarised(tmp_path / "study")
+    assert next(iter(summary["means"])) == settings["study"]["reference"]
+    assert set(summary["means"]) == {run["label"] for run in settings["study"]["runs"] if run.get("evaluated", True)}
+    read = report.load.read_study(tmp_path / "study")
+    kinds = np.array([kind for kind, _ in read.first.scores.columns])
+
+    def outcomes(run):
+        return run.scores.values[:, kinds == "accuracy"]
+
+    for run in read.runs:
+        maps = records.read_csv(run.folder / "maps.csv")
+        for metric in (name for name, value in settings["evaluation"]["metrics"].items() if value is not None):
+            assert np.isfinite(maps[metric]).mean() > 0.5, f"{run.label}: {metric}"
+        assert np.isfinite(outcomes(run)).all()
+    losses = [outcomes(run)[:, 0].mean() - outcomes(run)[:, 1:].mean(axis=0).min() for run in read.runs]
+    assert max(losses) > 0, "no attack fooled any network"
+    table = stated_table.markdown(summary)
+    assert all(claim["label"] in table for claim in summary["claims"])
+    before = (tmp_path / "study" / "report" / "claims.json").read_bytes()
+    page = report.report(tmp_path / "study")
+    assert (tmp_path / "study" / "report" / "claims.json").read_bytes() == before and page.exists()
