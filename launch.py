@@ -42,10 +42,7 @@ def main(argv: list[str]) -> None:
     if _MODE.value:
         _check_alone(_MODE.value)
     if _MODE.value == "report":
-        from robust_saliency import report, workdirs
-
-        with workdirs.Workdir(_WORKDIR.value, create=False):
-            print(report.report(_WORKDIR.value))
+        print(_report(_WORKDIR.value))
         return
     if flags.FLAGS.config is None:
         raise UserError(_no_config(_WORKDIR.value))
@@ -75,11 +72,7 @@ def _run(mode: str, plain: dict, workdir: str):
     from robust_saliency import config, workdirs
 
     if mode == "study":
-        from robust_saliency import study
-
-        if not (plain.get("study") or {}).get("runs"):
-            raise UserError("--mode=study needs config.study.runs; this config has none.")
-        return study.study(plain, workdir)
+        return _study(plain, workdir)
     if mode == "roar":
         from robust_saliency import roar
 
@@ -122,6 +115,28 @@ def _run(mode: str, plain: dict, workdir: str):
     from robust_saliency import benchmark
 
     return benchmark.benchmark(experiment, workdir)
+
+
+def _report(workdir: str) -> str:
+    from robust_saliency import report, workdirs
+
+    with workdirs.Workdir(workdir, create=False):
+        return str(report.report(workdir))
+
+
+def _study(plain: dict, workdir: str) -> str:
+    """The study, then the modes that its config names, over all runs, and its report again: claims are of them too."""
+    from robust_saliency import processes, study
+
+    settings = plain.get("study") or {}
+    if not settings.get("runs"):
+        raise UserError("--mode=study needs config.study.runs; this config has none.")
+    if settings.get("modes") and processes.count() > 1:
+        raise UserError("config.study.modes are the work of one process: leave them out, and run each afterwards.")
+    page = study.study(plain, workdir)
+    for mode in settings.get("modes") or ():
+        _run(mode, plain, workdir)
+    return _report(workdir) if settings.get("modes") else page
 
 
 class UserError(Exception):

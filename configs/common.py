@@ -506,6 +506,7 @@ def _study() -> ConfigDict:
     config.runs = ()  # each made by run(); in the order of work
     config.reference = "standard"  # label of the run that the others are compared with
     config.seeds = 1  # one seed is no claim; three are a start
+    config.modes = ()  # then on all runs, as "('roar','neurons')"; claims can be of them: roar, kar, neurons:cs1:conv4
     config.claims = ()  # each made by claim(): what is expected, said before it is measured
     return config
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from robust_saliency import (
+    checks,
     config,
     config_fields,
     data,
@@ -21,6 +22,9 @@ from robust_saliency import (
 from robust_saliency import report as report_lib
 from robust_saliency.progress import say
 
+# What can follow in config.study.modes, each over all runs of the finished study.
+MODES = ("neurons", "roar", "robustness")
+
 
 def study(plain: Mapping, workdir: str) -> str:
     """Trains and evaluates every run of ``plain['study']`` for every seed, then writes the report; returns its path.
@@ -28,7 +32,7 @@ def study(plain: Mapping, workdir: str) -> str:
     ``plain['study']``: title, description, seeds, reference (a run's label), claims, runs: each with a label, a
     description and overrides laid over the rest of the config. A run lies in ``workdir/seed<s>/<label>``, so that a run
     may start from its sibling with ``init_from.workdir = '../<label>'``; one that says ``evaluated: False`` is there
-    for that alone. What is finished is not done again.
+    for that alone. What is finished is not done again. ``modes``, which follow, are the caller's.
 
     A run whose loss diverges is left out, with those that start from it: the others are finished and reported, the
     report says so, and then :class:`train.Diverged` is raised.
@@ -50,7 +54,17 @@ def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]
     """What study.json then holds."""
     began = time.monotonic()
     settings = plain["study"]
-    free = ("study.seeds", "study.claims", "description", "title", "evaluation", "neurons", "roar", "robustness")
+    free = (
+        "study.seeds",
+        "study.claims",
+        "study.modes",
+        "description",
+        "title",
+        "evaluation",
+        "neurons",
+        "roar",
+        "robustness",
+    )
     workdirs.claim(workdir, dict(plain), ignore=free)
     evaluated = _evaluated(settings)
     runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
@@ -126,6 +140,8 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
     if settings["reference"] not in _evaluated(settings):
         listed = ", ".join(_evaluated(settings))
         raise ValueError(f"config.study.reference is {settings['reference']!r}; the runs are {listed}.")
+    for mode in settings.get("modes") or ():
+        checks.one_of("mode in config.study.modes", mode, MODES)
     if settings["seeds"] < 1:
         raise ValueError(f"config.study.seeds must be at least 1, got {settings['seeds']}.")
     first = plain.get("seed", 0)

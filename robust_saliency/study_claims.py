@@ -1,6 +1,7 @@
 """The claims of a study's config, checked before anything is trained."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 
 from robust_saliency import checks, config_fields
@@ -8,6 +9,8 @@ from robust_saliency.evaluate_blind import average_label
 from robust_saliency.stated import FLOORS, Claim
 
 WHERE = "config.study.claims"
+ROAR = ("roar", "kar")  # scores of --mode=roar
+NEURONS = r"neurons:\w+:\w+"  # of --mode=neurons: a column of its examples or units, and a layer
 
 
 def parse(plain: Mapping) -> list[dict]:
@@ -31,6 +34,7 @@ def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping) -> None:
     attacks, maps, metrics = (_chosen(evaluation[kind]) for kind in ("attacks", "maps", "metrics"))
     floors = ("random", "centre_gaussian", "sobel", *map(average_label, maps))
     of_network = ("accuracy", "confidence", *(f"robust:{label}" for label in attacks))
+    of_maps = (*metrics, *ROAR)
     where = f"{WHERE} ({claim.label!r})"
     for each in claim.expected:
         for run in (each.run, each.other[0]):
@@ -38,7 +42,8 @@ def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping) -> None:
         for method, more in ((each.map, ()), (each.other[1], (FLOORS,))):
             if method and not method.endswith("_mask"):
                 checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
-        checks.one_of(f"metric in {where}", each.metric, metrics if each.map else of_network)
+        if each.map or not re.fullmatch(NEURONS, each.metric):
+            checks.one_of(f"metric in {where}", each.metric, of_maps if each.map else of_network)
 
 
 def _chosen(section: Mapping) -> list[str]:

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+import launch
 from configs import common
 from robust_saliency import config, records, study
 from tests import tiny
@@ -123,3 +124,18 @@ def test_a_run_that_others_begin_from_is_trained_and_not_compared(tmp_path):
     config_of["study"]["reference"] = "pretrained"
     with pytest.raises(ValueError, match=r"config.study.reference is 'pretrained'; the runs are tuned, standard"):
         study.parse(config_of)
+
+
+def test_modes_that_follow_a_study_are_over_all_of_its_runs_and_claims_are_of_them_too(tmp_path):
+    expected = common.expected("roar", "linf", map="gradient", than_run="standard")
+    settings = plain(seeds=2)
+    settings["study"] |= {"modes": ["roar"], "claims": [config.to_plain(common.claim("truer", "By ROAR.", expected))]}
+    settings["roar"] |= {"fractions": [0.5], "retrainings": 1, "epochs": 1, "methods": ["gradient"]}
+    page = pathlib.Path(launch._run("study", settings, str(tmp_path)))
+    assert (tmp_path / "roar" / "roar.html").exists() and "By ROAR." in page.read_text()
+    [found] = records.read_json(tmp_path / "report" / "claims.json")["claims"]
+    [difference] = found["differences"]
+    assert set(difference["by_seed"]) == {"0", "1"} and None not in difference["by_seed"].values()
+    settings["study"]["modes"] = ["raor"]
+    with pytest.raises(ValueError, match=r"Unknown mode in config\.study\.modes 'raor'\. Did you mean 'roar'"):
+        study.parse(settings)

@@ -62,7 +62,8 @@ class Run:
 class Study:
     """Runs to be compared; ``reference`` is the label they are compared with, None where there is only one.
 
-    failed: 'label, seed' and why, of the runs that could not be trained. claims: what was expected of it.
+    failed: 'label, seed' and why, of the runs that could not be trained. claims: what was expected. folder: where it
+    lies.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Study:
     runs: tuple[Run, ...]
     failed: tuple[tuple[str, str], ...] = ()
     claims: tuple[stated.Claim, ...] = ()
+    folder: Path | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -154,6 +156,7 @@ def read_study(directory: str | Path) -> Study:
         runs=runs,
         failed=tuple((f"{run['label']}, seed {run['seed']}", run["why"]) for run in about.get("failed", ())),
         claims=stated.read(about.get("claims", ())),
+        folder=directory,
     )
 
 

@@ -23,7 +23,7 @@ _FLIPS_A_CLAIM = 2000
 
 @dataclass(frozen=True)
 class Retrained:
-    """Of one run: correct ``[S, N]`` (seeds, images) by (map, mode, fraction); group of each image; facts of the run.
+    """Of one run: correct ``[S, N]`` (seeds, images) by (map, mode, fraction); id and group of each image; its facts.
 
     empty: by map how many of the train, validation and test maps said nothing, so that random pixels went. seconds: of
     training, by file; runs of a study share files.
@@ -34,6 +34,7 @@ class Retrained:
     groups: np.ndarray
     empty: Mapping[str, list[int]]
     seconds: Mapping[str, float]
+    ids: np.ndarray
 
     @property
     def maps(self) -> list[str]:
@@ -106,7 +107,7 @@ def _run(about: dict, load, rows: Mapping[str, np.ndarray]) -> Retrained:
     first = next(iter(files.values()))
     correct = {key: np.stack(values) for key, values in found.items()}
     seconds = {name: float(held["seconds"]) for name, held in files.items()}
-    return Retrained(about, correct, first.get("group", first["id"]), empty, seconds)
+    return Retrained(about, correct, first.get("group", first["id"]), empty, seconds, first["id"])
 
 
 def claims(runs: list[Retrained]) -> dict[tuple[str, str, str], statistics.Verdict]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from robust_saliency import statistics
-from robust_saliency.report.load import CONFIDENCE, CORRECT, Column, Scores, Study
+from robust_saliency.report import measures
+from robust_saliency.report.load import Study
 from robust_saliency.stated import FLOORS, Claim, Expected
 
 _SEED = 0
@@ -60,7 +61,8 @@ class Judged:
 def judged(study: Study) -> list[Judged]:
     """The claims of the study, each with its differences; ValueError where a map of them was not measured."""
     claims = [(claim, list(_each(study, claim))) for claim in study.claims]
-    pairs = [[_paired(study, expected) for expected in listed] for _, listed in claims]
+    read = measures.reader(study)
+    pairs = [[_paired(study, expected, read) for expected in listed] for _, listed in claims]
     p_values = iter(_tests([pair for listed in pairs for pair in listed]))
     return [
         Judged(claim, tuple(_measured(pair, float(next(p_values))) for pair in of_claim))
@@ -88,13 +90,12 @@ def described(study: Study) -> dict[str, Any]:
 def _plain(found: Judged, study: Study) -> dict[str, Any]:
     differences = []
     for each in found.differences:
-        about = study.first.summary["metrics"].get(each.expected.metric, {})
         limits = {"difference": each.difference.mean, "low": each.difference.low, "high": each.difference.high}
         measured = {"mean": each.mean, "other_mean": each.other_mean, **limits, "holm": each.p_value}
         differences.append(
             {
                 **asdict(each.expected),
-                "title": about.get("title") or _network_title(each.expected.metric),
+                "title": measures.title(study, each.expected.metric),
                 **{name: _number(value) for name, value in measured.items()},
                 "by_seed": {str(seed): _number(value) for seed, value in each.by_seed.items()},
                 "finding": each.finding,
@@ -107,11 +108,6 @@ def _plain(found: Judged, study: Study) -> dict[str, Any]:
         "verdict": found.verdict,
         "differences": differences,
     }
-
-
-def _network_title(metric: str) -> str:
-    attack = metric.removeprefix("robust:")
-    return f"Accuracy under {attack}" if attack != metric else metric.capitalize()
 
 
 def _number(value: float) -> float | None:
@@ -149,33 +145,18 @@ class _Pair:
         return np.concatenate([groups for _, _, groups in self.by_seed.values()])
 
 
-def _paired(study: Study, expected: Expected) -> _Pair:
-    run, method = expected.other
-    others = {one.seed: one.scores for one in study.of(run)}
-    column, other = _column(study, expected.metric, expected.map), _column(study, expected.metric, method)
+def _paired(study: Study, expected: Expected, read: measures.Reader) -> _Pair:
+    label, method = expected.other
+    others = {run.seed: run for run in study.of(label)}
     by_seed = {}
-    for one in study.of(expected.run):
-        if one.seed in others:
-            a, b = one.scores, others[one.seed]
+    for run in study.of(expected.run):
+        if run.seed in others:
+            a, b = read(run, expected.metric, expected.map), read(others[run.seed], expected.metric, method)
             _, at_a, at_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
-            by_seed[one.seed] = (_values(a, column)[at_a], _values(b, other)[at_b], a.groups[at_a])
+            by_seed[run.seed] = (a.values[at_a], b.values[at_b], a.groups[at_a])
     if not by_seed:
-        raise ValueError(f"A stated claim compares {expected.run!r} with {run!r}, which share no seed.")
+        raise ValueError(f"A stated claim compares {expected.run!r} with {label!r}, which share no seed.")
     return _Pair(expected, by_seed)
-
-
-def _column(study: Study, metric: str, method: str) -> Column:
-    if not method:
-        return {"accuracy": CORRECT, "confidence": CONFIDENCE}.get(metric, ("accuracy", metric))
-    if method not in study.methods:
-        raise ValueError(f"A stated claim is of the map {method!r}; measured were {', '.join(study.methods)}.")
-    return method, metric
-
-
-def _values(scores: Scores, column: Column) -> np.ndarray:
-    if column not in scores.columns:
-        raise ValueError(f"A stated claim is of {' '.join(column)}, which was not measured.")
-    return scores.values[:, scores.columns.index(column)]
 
 
 def _tests(pairs: list[_Pair]) -> np.ndarray:
@@ -186,16 +167,22 @@ def _tests(pairs: list[_Pair]) -> np.ndarray:
 
 def _measured(pair: _Pair, p_value: float) -> Difference:
     expected = pair.expected
-    means = [np.nanmean(np.concatenate([both[i] for both in pair.by_seed.values()])) for i in (0, 1)]
+    means = [_mean(np.concatenate([both[i] for both in pair.by_seed.values()])) for i in (0, 1)]
     plain = np.concatenate([a - b for a, b, _ in pair.by_seed.values()])
-    by_seed = {seed: float(np.nanmean(a - b)) for seed, (a, b, _) in pair.by_seed.items()}
+    by_seed = {seed: _mean(a - b) for seed, (a, b, _) in pair.by_seed.items()}
     beyond = statistics.bootstrap_mean(pair.differences, pair.groups, seed=_SEED)
     seeds = [pair.sign * each - expected.by for each in by_seed.values()]
     limits = (beyond.low, beyond.high)
     verdict = statistics.difference_counts(seeds, limits, int(beyond.num_groups), p_value)
     difference = statistics.bootstrap_mean(plain, pair.groups, seed=_SEED)
     finding = _finding(verdict, by_seed)
-    return Difference(expected, *map(float, means), difference, by_seed, p_value, finding, verdict.reason)
+    return Difference(expected, *means, difference, by_seed, p_value, finding, verdict.reason)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that are defined; NaN where none is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _finding(verdict: statistics.Verdict, by_seed: dict[int, float]) -> str:

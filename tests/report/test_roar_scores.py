@@ -16,7 +16,7 @@ def first(*counts):
 def retrained(correct, groups=None, name="run"):
     maps = {"own": {"kind": "method"}, "random": {"kind": "blind"}, "sobel": {"kind": "blind"}}
     groups = np.arange(NUM) if groups is None else groups
-    return roar_scores.Retrained({"name": name, "maps": maps}, correct, groups, {}, 0.0)
+    return roar_scores.Retrained({"name": name, "maps": maps}, correct, groups, {}, {}, np.arange(len(groups)))
 
 
 BOTH = {

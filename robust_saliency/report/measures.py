@@ -1,0 +1,98 @@
+"""What can be claimed of a run, by name: a value of every image, or of every unit of a layer.
+
+A metric of the evaluation, of a map or of the network; ``roar`` and ``kar``, scores of the retrainings of
+``--mode=roar`` (:mod:`roar_scores`), image by image; ``neurons:<column>:<layer>`` of ``--mode=neurons``: r1 and r2 of
+every image that fooled the network, and any column of units.csv of every unit. Where the mode was not run there is no
+value.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from robust_saliency import records
+from robust_saliency.report import roar_scores
+from robust_saliency.report.load import CONFIDENCE, CORRECT, Column, Run, Study
+
+ROAR = {"roar": "remove", "kar": "keep"}
+NEURONS = "neurons"
+OF_IMAGES = ("r1", "r2")
+
+
+class Values(NamedTuple):
+    """By id, which is that of an image or of a unit: the value ``[N]`` and the group."""
+
+    ids: np.ndarray
+    groups: np.ndarray
+    values: np.ndarray
+
+
+NOTHING = Values(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+Reader = Callable[[Run, str, str], Values]
+
+
+def reader(study: Study) -> Reader:
+    """``read(run, metric, method)``; ValueError for a map or a metric that the evaluation does not have."""
+    retrained = {}
+    if study.folder and records.is_there(study.folder / "roar" / "roar.json"):
+        retrained = {run.about["name"]: run for run in roar_scores.read(study.folder / "roar")}
+    several = len(study.seeds) > 1
+
+    def read(run: Run, metric: str, method: str) -> Values:
+        if metric in ROAR:
+            name = f"{run.label}, seed {run.seed}" if several else run.label
+            return _of_retrainings(retrained.get(name), ROAR[metric], method)
+        if metric.startswith(f"{NEURONS}:"):
+            return _of_neurons(run.folder.parent / "neurons", *metric.split(":")[1:])
+        column = _column(study, metric, method)
+        scores = run.scores
+        return Values(scores.ids, scores.groups, scores.values[:, scores.columns.index(column)])
+
+    return read
+
+
+def title(study: Study, metric: str) -> str:
+    """For a table."""
+    about = study.first.summary["metrics"].get(metric)
+    if about:
+        return about["title"]
+    if metric in ROAR:
+        return f"{metric.upper()} score"
+    if metric.startswith(f"{NEURONS}:"):
+        _, column, layer = metric.split(":")
+        return f"{column} of {layer}'s units" if column not in OF_IMAGES else f"{column} of {layer}"
+    attack = metric.removeprefix("robust:")
+    return f"Accuracy under {attack}" if attack != metric else metric.capitalize()
+
+
+def _column(study: Study, metric: str, method: str) -> Column:
+    if method and method not in study.methods:
+        raise ValueError(f"A stated claim is of the map {method!r}; measured were {', '.join(study.methods)}.")
+    of_network = {"accuracy": CORRECT, "confidence": CONFIDENCE}.get(metric, ("accuracy", metric))
+    column = (method, metric) if method else of_network
+    if column not in study.first.scores.columns:
+        raise ValueError(f"A stated claim is of {' '.join(column)}, which was not measured.")
+    return column
+
+
+def _of_retrainings(run: roar_scores.Retrained | None, mode: str, method: str) -> Values:
+    if run is None or mode not in run.modes or method not in run.maps:
+        return NOTHING
+    order = np.argsort(run.ids)
+    return Values(run.ids[order], run.groups[order], run.score(method, mode).mean(axis=0)[order])
+
+
+def _of_neurons(folder: Path, column: str, layer: str) -> Values:
+    of_images = column in OF_IMAGES
+    path = folder / ("examples.csv" if of_images else "units.csv")
+    if not records.is_there(path):
+        return NOTHING
+    table = records.read_csv(path)
+    name = f"{column}:{layer}" if of_images else column
+    if name not in table or not (of_images or layer in table["layer"]):
+        return NOTHING
+    rows = np.arange(len(table[name])) if of_images else np.flatnonzero(table["layer"] == layer)
+    ids = table["id" if of_images else "unit"][rows]
+    return Values(ids, ids, table[name][rows].astype(float))
