@@ -21,7 +21,8 @@ class Programs(NamedTuple):
     to_float(images) -> images. look(variables, images) -> {'logits', 'activations': by layer ``[B, h, w, U]``}.
     attacked(variables, keys, images, labels) -> images. overlaps(activations, thresholds, masks, valid) -> by layer
     :class:`neurons.Overlaps`. differences(variables, images, classes, absent) -> by layer ``[B, U]``; absent: by layer
-    ``[U]``. ascend[layer](variables, state, units, num_steps) -> state.
+    ``[U]``. ablated(variables, images, classes, absent, taken) -> by layer :class:`neurons.Ablated`; taken: by layer
+    ``[B, U]``. ascend[layer](variables, state, units, num_steps) -> state.
     """
 
     to_float: Callable
@@ -29,6 +30,7 @@ class Programs(NamedTuple):
     attacked: Callable
     overlaps: Callable
     differences: Callable
+    ablated: Callable
     ascend: dict[str, Callable]
 
 
@@ -66,10 +68,16 @@ def make_programs(classifier: models.Classifier, layers: tuple[str, ...], settin
     def overlaps(activations, thresholds, masks, valid):
         return {name: neurons.overlaps(activations[name], thresholds[name], masks, valid) for name in layers}
 
+    def tracings(absent):
+        return {name: neurons.Tracing(score=settings.score, value=absent[name]) for name in layers}
+
     def differences(variables, images, classes, absent):
-        logits_fn = classifier.logits_fn(variables)
-        specs = {name: neurons.Tracing(score=settings.score, value=absent[name]) for name in layers}
+        logits_fn, specs = classifier.logits_fn(variables), tracings(absent)
         return {name: neurons.prediction_differences(logits_fn, images, classes, name, specs[name]) for name in layers}
+
+    def ablated(variables, images, classes, absent, taken):
+        logits_fn, specs = classifier.logits_fn(variables), tracings(absent)
+        return {name: neurons.ablated(logits_fn, images, classes, name, taken[name], specs[name]) for name in layers}
 
     return Programs(
         to_float=jax.jit(lambda images: data_lib.to_float({"image": images})["image"]),
@@ -77,6 +85,7 @@ def make_programs(classifier: models.Classifier, layers: tuple[str, ...], settin
         attacked=jax.jit(attacked),
         overlaps=jax.jit(overlaps),
         differences=jax.jit(differences),
+        ablated=jax.jit(ablated),
         ascend={name: jax.jit(_ascend(classifier, name, settings), static_argnums=3) for name in layers},
     )
 

@@ -12,6 +12,7 @@ from robust_saliency import (
     descriptions,
     environment,
     initialise,
+    neuron_ablation,
     neuron_pictures,
     neuron_summary,
     neuron_tracing,
@@ -30,7 +31,7 @@ from robust_saliency.neuron_subject import Examples, Layer, Subject, subject
 from robust_saliency.progress import say
 
 # Of the files that are written; those of another number are made again.
-FORMAT = 1
+FORMAT = 2
 
 
 def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
@@ -38,7 +39,8 @@ def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | No
 
     Writes ``workdir/neurons/``: units.csv (one row a layer and unit), examples.csv (one row an example: what it and its
     adversarial image are taken for, r1 and r2 of each layer), influences.csv (one row a traced prediction, layer and
-    unit), neurons.npz (top examples and their patches, what the page draws), neurons.json (settings, counts,
+    unit), ablation.csv (one row a traced prediction and layer: what it loses without those units, and without random
+    ones), neurons.npz (top examples and their patches, what the page draws), neurons.json (settings, counts,
     provenance) and neurons.html. Products of matrices and convolutions run at the highest precision.
     """
     began = time.monotonic()
@@ -122,6 +124,7 @@ def _write(folder: str, found: Subject, settings: Neurons) -> dict:
         "units.csv": _stacked([neuron_units.columns(*each, found) for each in zip(layers, units, strict=True)]),
         "examples.csv": _examples(examples, layers),
         "influences.csv": neuron_tracing.columns(traced, examples),
+        "ablation.csv": neuron_ablation.columns(found, settings, examples, layers, traced),
     }
     for name, columns in tables.items():
         records.write_csv(os.path.join(folder, name), columns)

@@ -13,12 +13,14 @@ from robust_saliency.neuron_subject import Examples, Layer, Subject
 class Traced(NamedTuple):
     """Predictions by their place among the examples, and the units they hang on.
 
-    ``pairs``: (wrong, right or -1); ``places [n]``: all of them; influences: by layer, one row a place.
+    ``pairs``: (wrong, right or -1); ``places [n]``: all of them; influences: by layer, one row a place; differences:
+    by layer ``[n, U]``, those of all units.
     """
 
     pairs: list[tuple[int, int]]
     places: np.ndarray
     influences: dict[str, neurons.Influences]
+    differences: dict[str, np.ndarray]
 
 
 def choose(examples: Examples, wanted: int) -> list[tuple[int, int]]:
@@ -43,20 +45,25 @@ def trace(subject: Subject, settings: Neurons, examples: Examples, layers: list[
     pairs = choose(examples, settings.num_mistakes)
     places = np.array(sorted({place for pair in pairs for place in pair if place >= 0}), int)
     if not len(places):
-        return Traced([], places, {})
-    mean = settings.removed == "mean"
-    absent = {layer.name: np.asarray(layer.mean if mean else 0 * layer.mean, np.float32) for layer in layers}
+        return Traced([], places, {}, {})
+    absent = absent_of(settings, layers)
     found: list[dict] = []
     for rows in batches(places, subject, settings.batch_size):
         images = seen_images(subject, rows)
         classes = sharding.put_batch({"class": examples.predictions[rows].astype(np.int32)}, subject.mesh)["class"]
         differences = subject.programs.differences(subject.variables, images, classes, absent)
         found.append(jax.device_get(sharding.waited(differences, subject.mesh)))
-    influences = {}
-    for name in subject.layers:
-        differences = np.concatenate([each[name] for each in found])[: len(places)]
-        influences[name] = jax.device_get(neurons.most_influential(differences, settings.num_influential))
-    return Traced(pairs, places, influences)
+    differences = {name: np.concatenate([each[name] for each in found])[: len(places)] for name in subject.layers}
+    influences = {
+        name: jax.device_get(neurons.most_influential(of, settings.num_influential)) for name, of in differences.items()
+    }
+    return Traced(pairs, places, influences, differences)
+
+
+def absent_of(settings: Neurons, layers: list[Layer]) -> dict[str, np.ndarray]:
+    """By layer what a unit becomes that is taken away, ``[U]``."""
+    mean = settings.removed == "mean"
+    return {layer.name: np.asarray(layer.mean if mean else 0 * layer.mean, np.float32) for layer in layers}
 
 
 def columns(traced: Traced, examples: Examples) -> dict:

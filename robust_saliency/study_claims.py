@@ -39,11 +39,14 @@ def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping) -> None:
     for each in claim.expected:
         for run in (each.run, each.other[0]):
             checks.one_of(f"run in {where}", run, runs)
+        if re.fullmatch(NEURONS, each.metric):
+            for units in filter(None, (each.map, each.other[1])):
+                checks.one_of(f"units in {where}", units, ("traced", "random"))
+            continue
         for method, more in ((each.map, ()), (each.other[1], (FLOORS,))):
             if method and not method.endswith("_mask"):
                 checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
-        if each.map or not re.fullmatch(NEURONS, each.metric):
-            checks.one_of(f"metric in {where}", each.metric, of_maps if each.map else of_network)
+        checks.one_of(f"metric in {where}", each.metric, of_maps if each.map else of_network)
 
 
 def _chosen(section: Mapping) -> list[str]:

@@ -87,10 +87,19 @@ MAY_IMPORT = {
     "neuron_facts": BUILD | {"neuron_subject"},
     "neuron_units": BUILD | {"neuron_subject"},
     "neuron_tracing": BUILD | {"neuron_subject"},
+    "neuron_ablation": BUILD | {"neuron_subject", "neuron_tracing"},
     "neuron_summary": BUILD | {"neuron_subject", "neuron_units"},
     "neuron_pictures": BUILD | {"neuron_subject", "neuron_programs", "neuron_tracing", "neuron_units"},
     "neuron_report": BUILD
-    | {"neuron_subject", "neuron_facts", "neuron_pictures", "neuron_summary", "neuron_tracing", "neuron_units"}
+    | {
+        "neuron_ablation",
+        "neuron_subject",
+        "neuron_facts",
+        "neuron_pictures",
+        "neuron_summary",
+        "neuron_tracing",
+        "neuron_units",
+    }
     | {"descriptions", "report"},
     "benchmark_training": BUILD | {"config_wrappers", "timing", "train_step"},
     "benchmark_attacks": BUILD | {"timing"},

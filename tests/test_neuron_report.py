@@ -150,6 +150,28 @@ def test_chance_is_the_masks_of_other_images_never_its_own(page):
     assert layer["chance_detectors"] == pytest.approx(np.mean([(iou > 0.04).any(1).sum() for iou in ious]))
 
 
+def test_a_prediction_loses_more_without_the_unit_it_is_traced_to_than_without_a_random_one(tmp_path):
+    """Of image 11, a red one, unit 0 is worth 2 and unit 2 a tenth of it; no other unit matters, and none is drawn."""
+    page = report(tmp_path / "one", num_influential=1)
+    rows = {row["id"]: row for row in rows_of(page.parent / "ablation.csv")}
+    assert {name: rows["11"][name] for name in ("role", "layer", "units")} == {
+        "role": "wrong",
+        "layer": "units",
+        "units": "1",
+    }
+    assert float(rows["11"]["lost_traced"]) == pytest.approx(2.0)
+    drawn = float(rows["11"]["lost_random"])
+    ten = [(0.2 * few + 2.0 * (10 - few)) / 10 for few in range(11)]
+    assert min(abs(drawn - each) for each in ten) < 1e-6 and 0.2 < drawn < 2.0
+    assert "a difference of" in page.read_text()
+
+
+def test_all_units_that_matter_are_as_many_random_ones(page):
+    for row in rows_of(page.parent / "ablation.csv"):
+        assert float(row["lost_traced"]) == pytest.approx(float(row["lost_random"]))
+        assert float(row["flipped_traced"]) == float(row["flipped_random"])
+
+
 def test_a_wrong_prediction_is_traced_to_the_unit_that_made_it(page):
     rows = rows_of(page.parent / "influences.csv")
     wrong = [row for row in rows if row["role"] == "wrong"]

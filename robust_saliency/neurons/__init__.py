@@ -41,11 +41,19 @@ from robust_saliency.neurons.thresholds import (
     thresholds,
 )
 from robust_saliency.neurons.top import Top, crops, merge, top
-from robust_saliency.neurons.tracing import Influences, Tracing, most_influential, prediction_differences
+from robust_saliency.neurons.tracing import (
+    Ablated,
+    Influences,
+    Tracing,
+    ablated,
+    most_influential,
+    prediction_differences,
+)
 from robust_saliency.neurons.units import activations, look
 from robust_saliency.neurons.visualisation import class_score, unit_score
 
 __all__ = [
+    "Ablated",
     "Affinity",
     "Ascent",
     "ClassSimilarities",
@@ -59,6 +67,7 @@ __all__ = [
     "Thresholds",
     "Top",
     "Tracing",
+    "ablated",
     "accumulate",
     "activations",
     "affinity",

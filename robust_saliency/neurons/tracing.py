@@ -49,6 +49,13 @@ class Influences(NamedTuple):
     opposition: Array
 
 
+class Ablated(NamedTuple):
+    """What the score of the class loses ``[B]``, and whether the network then names another class: bool ``[B]``."""
+
+    lost: Array
+    flipped: Array
+
+
 def prediction_differences(
     logits_fn: LogitsFn, images: Images, labels: Labels, layer: str, spec: Tracing | None = None
 ) -> Array:
@@ -68,9 +75,7 @@ def prediction_differences(
     captured, logits = pass_through(logits_fn, images, (layer,))
     values = captured[layer]
     batch, units = len(images), values.shape[-1]
-    if jnp.shape(spec.value) not in ((), (units,)):
-        raise ValueError(f"Tracing.value must be a number or [{units}], one a unit, got shape {jnp.shape(spec.value)}.")
-    absent = jnp.broadcast_to(jnp.asarray(spec.value, values.dtype), (units,)).reshape((1,) * (values.ndim - 1) + (-1,))
+    absent = _absent(values, spec)
 
     def without(chosen: Array) -> Array:
         """The scores ``[B, chunk]`` without each of the chosen units; those of an image are neighbours in the pass."""
@@ -88,6 +93,24 @@ def prediction_differences(
     return jnp.where(stays, 0, _score(logits, labels, spec.score)[:, None] - left)
 
 
+def ablated(
+    logits_fn: LogitsFn, images: Images, labels: Labels, layer: str, taken: Array, spec: Tracing | None = None
+) -> Ablated:
+    """``f_c(h) - f_c(h with all units of taken set to value)``, taken being bool ``[B, U]``; as
+    :func:`prediction_differences`, which takes one unit at a time, and of which this is no sum."""
+    spec = spec or Tracing()
+    checks.same_batch(images=images, labels=labels, taken=taken)
+    captured, logits = pass_through(logits_fn, images, (layer,))
+    values = captured[layer]
+    absent = _absent(values, spec)
+    if taken.shape != (len(images), values.shape[-1]):
+        raise ValueError(f"taken must be {(len(images), values.shape[-1])}, one a unit, got shape {taken.shape}.")
+    goes = taken.reshape(len(images), *absent.shape[1:-1], -1)
+    left = logits_fn.output(images, edit={layer: lambda _: jnp.where(goes, absent, values)}).logits
+    lost = _score(logits, labels, spec.score) - _score(left, labels, spec.score)
+    return Ablated(lost, jnp.argmax(left, -1) != jnp.argmax(logits, -1))
+
+
 def most_influential(differences: Array, k: int) -> Influences:
     """The k units of largest difference above 0, and the k of lowest below, of each row of ``[B, U]``; ties by unit."""
     checks.rank("differences", differences, 2)
@@ -101,6 +124,14 @@ def _strongest(differences: Array, k: int, sign: int) -> tuple[Array, Array]:
     unit = jax.lax.broadcasted_iota(jnp.int32, padded.shape, 1)
     falling, order = (array[:, :k] for array in jax.lax.sort((-padded, unit), dimension=1, num_keys=2))
     return jnp.where(jnp.isnan(falling), -1, order), -sign * falling
+
+
+def _absent(values: Array, spec: Tracing) -> Array:
+    """What a unit of ``values [B, ..., U]`` becomes, to be broadcast over them."""
+    units = values.shape[-1]
+    if jnp.shape(spec.value) not in ((), (units,)):
+        raise ValueError(f"Tracing.value must be a number or [{units}], one a unit, got shape {jnp.shape(spec.value)}.")
+    return jnp.broadcast_to(jnp.asarray(spec.value, values.dtype), (units,)).reshape((1,) * (values.ndim - 1) + (-1,))
 
 
 def _copied(rows: Array, copies: int) -> Array:

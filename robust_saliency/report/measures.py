@@ -2,8 +2,9 @@
 
 A metric of the evaluation, of a map or of the network; ``roar`` and ``kar``, scores of the retrainings of
 ``--mode=roar`` (:mod:`roar_scores`), image by image; ``neurons:<column>:<layer>`` of ``--mode=neurons``: r1 and r2 of
-every image that fooled the network, and any column of units.csv of every unit. Where the mode was not run there is no
-value.
+every image that fooled the network, and any column of units.csv of every unit; with the map ``traced`` or ``random``
+``lost`` and ``flipped``, of every traced prediction, when these units are taken away. Where the mode was not run there
+is no value.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from robust_saliency.report.load import CONFIDENCE, CORRECT, Column, Run, Study
 ROAR = {"roar": "remove", "kar": "keep"}
 NEURONS = "neurons"
 OF_IMAGES = ("r1", "r2")
+OF_ABLATION = {"lost": "What the prediction loses", "flipped": "Share of predictions that change"}
 
 
 class Values(NamedTuple):
@@ -45,7 +47,8 @@ def reader(study: Study) -> Reader:
             name = f"{run.label}, seed {run.seed}" if several else run.label
             return _of_retrainings(retrained.get(name), ROAR[metric], method)
         if metric.startswith(f"{NEURONS}:"):
-            return _of_neurons(run.folder.parent / "neurons", *metric.split(":")[1:])
+            _, name, layer = metric.split(":")
+            return _of_neurons(run.folder.parent / "neurons", name, layer, method)
         column = _column(study, metric, method)
         scores = run.scores
         return Values(scores.ids, scores.groups, scores.values[:, scores.columns.index(column)])
@@ -62,6 +65,8 @@ def title(study: Study, metric: str) -> str:
         return f"{metric.upper()} score"
     if metric.startswith(f"{NEURONS}:"):
         _, column, layer = metric.split(":")
+        if column in OF_ABLATION:
+            return f"{OF_ABLATION[column]} without units of {layer}"
         return f"{column} of {layer}'s units" if column not in OF_IMAGES else f"{column} of {layer}"
     attack = metric.removeprefix("robust:")
     return f"Accuracy under {attack}" if attack != metric else metric.capitalize()
@@ -84,15 +89,15 @@ def _of_retrainings(run: roar_scores.Retrained | None, mode: str, method: str) -
     return Values(run.ids[order], run.groups[order], run.score(method, mode).mean(axis=0)[order])
 
 
-def _of_neurons(folder: Path, column: str, layer: str) -> Values:
-    of_images = column in OF_IMAGES
-    path = folder / ("examples.csv" if of_images else "units.csv")
+def _of_neurons(folder: Path, column: str, layer: str, method: str) -> Values:
+    of_layer = column not in OF_IMAGES
+    name = f"{column}_{method}" if column in OF_ABLATION else column if of_layer else f"{column}:{layer}"
+    path = folder / (f"{'ablation' if column in OF_ABLATION else 'units'}.csv" if of_layer else "examples.csv")
     if not records.is_there(path):
         return NOTHING
     table = records.read_csv(path)
-    name = f"{column}:{layer}" if of_images else column
-    if name not in table or not (of_images or layer in table["layer"]):
+    if name not in table:
         return NOTHING
-    rows = np.arange(len(table[name])) if of_images else np.flatnonzero(table["layer"] == layer)
-    ids = table["id" if of_images else "unit"][rows]
+    rows = np.flatnonzero(table["layer"] == layer) if of_layer else np.arange(len(table[name]))
+    ids = table["unit" if "unit" in table else "id"][rows]
     return Values(ids, ids, table[name][rows].astype(float))

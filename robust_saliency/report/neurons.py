@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from robust_saliency import records
+from robust_saliency import records, statistics
 from robust_saliency.report import numbers
 from robust_saliency.report.neuron_pictures import Pictures
 
@@ -18,12 +18,12 @@ KINDS = {"detector": "detector", "mixed": "mixed", "none": "no concept", "dead":
 
 
 def render(folder: str | Path) -> str:
-    """The files of ``folder`` (neurons.json, units.csv, influences.csv, neurons.npz) as one HTML document."""
+    """The files of ``folder`` (neurons.json, units.csv, influences.csv, ablation.csv, neurons.npz) as an HTML page."""
     folder = Path(folder)
     about = records.read_json(folder / "neurons.json")
     units = _units(records.read_csv(folder / "units.csv"))
     pictures = Pictures(records.read_npz(folder / "neurons.npz"), about["concepts"])
-    influences = records.read_csv(folder / "influences.csv")
+    influences, ablation = (records.read_csv(folder / f"{name}.csv") for name in ("influences", "ablation"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -36,7 +36,10 @@ def render(folder: str | Path) -> str:
         settings=about["settings"],
         consistency=text(about["consistency"]),
         accuracy=numbers.share(about["num_right"] / about["num_examples"]),
-        layers=[_layer(layer, about, units, influences, pictures) for layer in about["layers"]],
+        layers=[
+            _layer(layer, about, units, influences, pictures) | {"ablation": _ablation(layer["name"], ablation)}
+            for layer in about["layers"]
+        ],
         duration=numbers.duration(about["seconds"]),
     )
 
@@ -173,6 +176,21 @@ def _reasons(layer: str, units: Mapping, about: Mapping, influences: Mapping, pi
         "counts": sorted(counts.items(), key=lambda item: -item[1]["wrong"]),
         "traced": {role: sum(row["role"] == role for row in strongest) for role in ("wrong", "right")},
     }
+
+
+def _ablation(layer: str, columns: Mapping) -> dict | None:
+    """What predictions lose without the units that they are traced to, and how much more than without random ones."""
+    rows = np.flatnonzero(columns["layer"] == layer) if len(columns["id"]) else []
+    if not len(rows):
+        return None
+    table = {name: column[rows].astype(float) for name, column in columns.items() if name not in ("role", "layer")}
+    found = {"num": len(rows), "units": numbers.plain(float(table["units"].mean()))}
+    for what in ("lost", "flipped"):
+        traced, random = table[f"{what}_traced"], table[f"{what}_random"]
+        more = statistics.paired_difference(traced, random, seed=0)
+        values = (float(traced.mean()), float(random.mean()))
+        found[what] = (*map(numbers.share, values), " ".join(filter(None, numbers.difference(more))))
+    return found
 
 
 def _what(unit: Mapping, about: Mapping) -> str:

@@ -116,3 +116,34 @@ def test_what_will_not_do_is_one_sentence():
         neurons.prediction_differences(LOGITS_FN, IMAGES, LABELS, "means")
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2, found 0\.\.3"):
         neurons.prediction_differences(LOGITS_FN, IMAGES, np.array([0, 1, 2, 3]), "units")
+
+
+def test_units_taken_away_together_lose_the_sum_where_the_head_is_linear():
+    single = compiled(LOGITS_FN, "mean")(IMAGES, LABELS, Tracing())
+    taken = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]], bool)
+    run = jax.jit(lambda taken, spec: neurons.ablated(LOGITS_FN, IMAGES, LABELS, "mean", taken, spec))
+    found = run(taken, Tracing())
+    np.testing.assert_allclose(found.lost, (np.asarray(single) * taken).sum(1), atol=1e-6)
+    left = (mean_units() * ~taken) @ HEAD
+    np.testing.assert_array_equal(found.flipped, left.argmax(1) != (mean_units() @ HEAD).argmax(1))
+    assert np.asarray(found.flipped).any() and not np.asarray(found.flipped).all()
+    np.testing.assert_allclose(run(np.ones((4, 3), bool), Tracing(value=mean_units()[0])).lost[0], 0, atol=1e-6)
+
+
+def test_units_taken_away_one_at_a_time_are_prediction_differences():
+    """Of maps and of log-odds, where the sum is not what is lost together."""
+    spec = Tracing(score="log_odds")
+    single = np.asarray(compiled(LOGITS_FN, "units")(IMAGES, LABELS, spec))
+    for unit in range(3):
+        taken = np.tile(np.arange(3) == unit, (4, 1))
+        found = neurons.ablated(LOGITS_FN, IMAGES, LABELS, "units", taken, spec)
+        np.testing.assert_allclose(found.lost, single[:, unit], atol=1e-6)
+    together = neurons.ablated(LOGITS_FN, IMAGES, LABELS, "units", np.ones((4, 3), bool), spec).lost
+    assert np.abs(np.asarray(together) - single.sum(1)).max() > 0.05
+
+
+def test_what_is_taken_is_one_row_an_image_and_one_column_a_unit():
+    with pytest.raises(ValueError, match=r"taken must be \(4, 3\), one a unit, got shape \(4, 2\)"):
+        neurons.ablated(LOGITS_FN, IMAGES, LABELS, "mean", np.ones((4, 2), bool))
+    with pytest.raises(ValueError, match="Batch sizes differ"):
+        neurons.ablated(LOGITS_FN, IMAGES, LABELS, "mean", np.ones((3, 3), bool))

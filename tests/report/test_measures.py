@@ -107,6 +107,21 @@ def test_neurons_are_paired_by_unit_and_by_image(directory):
     assert images.difference.num_groups == NUM // 2 and abs(images.difference.mean + 0.3) < 0.01
 
 
+def test_predictions_without_their_units_are_paired_with_themselves_without_random_ones(directory):
+    path = directory / "study.json"
+    ablation = {"metric": "neurons:lost:conv4", "run": "linf", "map": "traced", "than_map": "random"}
+    records.write_json(path, records.read_json(path) | {"claims": claims_of(ablation, ablation | {"run": "standard"})})
+    for run, gain in (("standard", 0.0), ("linf", 1.0)):
+        for seed in SEEDS:
+            noise = np.random.default_rng(seed).normal(size=40) * 0.1
+            table = {"id": np.arange(40), "layer": ["conv4"] * 40, "lost_random": np.arange(40.0)}
+            table["lost_traced"] = table["lost_random"] + gain + noise
+            records.write_csv(directory / f"seed{seed}" / run / "neurons" / "ablation.csv", table)
+    found, verdicts = differences(directory)
+    assert verdicts == ["holds", "does not hold"]
+    assert abs(found[0].difference.mean - 1) < 0.05 and found[0].difference.num_groups == 40
+
+
 def test_titles_are_words(directory):
     study = load.read_study(directory)
     names = ("gini", "roar", "neurons:cs1:conv4", "neurons:r2:conv4", "robust:l2", "accuracy")
