@@ -191,6 +191,7 @@ def expected(metric: str, run: str, direction: str = "higher", **changes) -> Con
     config.map = ""  # a label of evaluation.maps
     config.than_run = ""  # '' = the same
     config.than_map = ""  # '' = the same; floors: each of the maps that never look at the network
+    config.than_metric = ""  # '' = the same
     config.by = 0.0  # the least difference; below 0 how much worse it may be
     config.update(changes)
     return config

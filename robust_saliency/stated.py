@@ -12,8 +12,8 @@ class Expected:
     """``metric`` of ``map`` in ``run`` is higher, or lower, than that of ``than_map`` in ``than_run``.
 
     map: a label of evaluation.maps, or a floor or true mask of the report; '' for a metric of the network: accuracy (of
-    clean images), robust:<attack>, confidence. than_run, than_map: '' = the same. by: the least difference; below 0 it
-    says how much worse it may be: higher by -0.02 is "not lower by more than 0.02".
+    clean images), robust:<attack>, confidence. than_run, than_map, than_metric: '' = the same. by: the least
+    difference; below 0 it says how much worse it may be: higher by -0.02 is "not lower by more than 0.02".
     """
 
     metric: str
@@ -22,18 +22,21 @@ class Expected:
     map: str = ""
     than_run: str = ""
     than_map: str = ""
+    than_metric: str = ""
     by: float = 0.0
 
     def __post_init__(self):
         if self.direction not in DIRECTIONS:
             raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}.")
-        if self.than_run in ("", self.run) and self.than_map in ("", self.map):
-            raise ValueError(f"{self.metric} of {self.run} is compared with itself: give than_run or than_map.")
+        if self.other == (self.metric, self.run, self.map):
+            raise ValueError(
+                f"{self.metric} of {self.run} is compared with itself: give than_run, than_map or than_metric."
+            )
 
     @property
-    def other(self) -> tuple[str, str]:
-        """Run and map that are compared with."""
-        return self.than_run or self.run, self.than_map or self.map
+    def other(self) -> tuple[str, str, str]:
+        """Metric, run and map that are compared with."""
+        return self.than_metric or self.metric, self.than_run or self.run, self.than_map or self.map
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,17 +36,16 @@ def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping) -> None:
     of_network = ("accuracy", "confidence", *(f"robust:{label}" for label in attacks))
     of_maps = (*metrics, *ROAR)
     where = f"{WHERE} ({claim.label!r})"
-    for each in claim.expected:
-        for run in (each.run, each.other[0]):
-            checks.one_of(f"run in {where}", run, runs)
-        if re.fullmatch(NEURONS, each.metric):
-            for units in filter(None, (each.map, each.other[1])):
-                checks.one_of(f"units in {where}", units, ("traced", "random"))
+    sides = [(each.metric, each.run, each.map, ()) for each in claim.expected]
+    sides += [(*each.other, (FLOORS,)) for each in claim.expected]
+    for metric, run, method, more in sides:
+        checks.one_of(f"run in {where}", run, runs)
+        if re.fullmatch(NEURONS, metric):
+            checks.one_of(f"units in {where}", method, ("", "traced", "random"))
             continue
-        for method, more in ((each.map, ()), (each.other[1], (FLOORS,))):
-            if method and not method.endswith("_mask"):
-                checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
-        checks.one_of(f"metric in {where}", each.metric, of_maps if each.map else of_network)
+        if method and not method.endswith("_mask"):
+            checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
+        checks.one_of(f"metric in {where}", metric, of_maps if method else of_network)
 
 
 def _chosen(section: Mapping) -> list[str]:

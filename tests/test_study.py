@@ -67,7 +67,10 @@ def test_two_runs_and_a_second_seed(tmp_path):
             r"Unknown map in config\.study\.claims \('sparser'\) 'smoothgrad'.*Choices: average of",
         ),
         (_claims(direction="up"), r"config\.study\.claims\[0\]\.expected\[0\]: direction must be one of higher, lower"),
-        (_claims(than_run=""), r"expected\[0\]: gini of linf is compared with itself: give than_run or than_map"),
+        (
+            _claims(than_run=""),
+            r"expected\[0\]: gini of linf is compared with itself: give than_run, than_map or than_m",
+        ),
         (_claims(mtric="gini"), r"config\.study\.claims\[0\]\.expected\[0\]: Unknown field 'mtric'"),
         ({"claims": [*_claims()["claims"]] * 2}, r"every claim needs a label of its own, got sparser, sparser"),
         ({"claims": [{"label": "a", "sentence": "", "expected": []}]}, r"claims\[0\]: a claim needs a label, and at"),

@@ -96,6 +96,7 @@ def _plain(found: Judged, study: Study) -> dict[str, Any]:
             {
                 **asdict(each.expected),
                 "title": measures.title(study, each.expected.metric),
+                "than_title": measures.title(study, each.expected.other[0]),
                 **{name: _number(value) for name, value in measured.items()},
                 "by_seed": {str(seed): _number(value) for seed, value in each.by_seed.items()},
                 "finding": each.finding,
@@ -146,12 +147,12 @@ class _Pair:
 
 
 def _paired(study: Study, expected: Expected, read: measures.Reader) -> _Pair:
-    label, method = expected.other
+    metric, label, method = expected.other
     others = {run.seed: run for run in study.of(label)}
     by_seed = {}
     for run in study.of(expected.run):
         if run.seed in others:
-            a, b = read(run, expected.metric, expected.map), read(others[run.seed], expected.metric, method)
+            a, b = read(run, expected.metric, expected.map), read(others[run.seed], metric, method)
             _, at_a, at_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
             by_seed[run.seed] = (a.values[at_a], b.values[at_b], a.groups[at_a])
     if not by_seed:

@@ -58,19 +58,16 @@ def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _words(found: Mapping[str, Any]) -> str:
-    """``total variation of gradient: robust below standard``, and by how much where that is claimed."""
-    run, method = found["run"], found["map"]
-    title = found["title"] + (f" of {method}" if method else "")
+    """``Total variation of gradient: robust below standard``, and by how much where that is claimed."""
+    run, method, by = found["run"], found["map"], found["by"]
     other_run, other_map = found["than_run"] or run, found["than_map"] or method
-    one, other = (run, other_run) if run != other_run else (run, f"that of {other_map}")
-    if run != other_run and method != other_map:
-        other = f"{other_map} of {other_run}"
-    by = found["by"]
-    if by < 0:
-        wording = "not lower than" if found["direction"] == "higher" else "not higher than"
-        return f"{title}: {one} {wording} {other} by more than {numbers.plain(-by)}"
-    wording = "above" if found["direction"] == "higher" else "below"
-    return f"{title}: {one} {wording} {other}" + (f" by at least {numbers.plain(by)}" if by else "")
+    other = [found["than_title"]] if found["than_title"] != found["title"] else []
+    other += [f"of {other_map}" if other else f"that of {other_map}"] if other_map != method else []
+    other += [f"in {other_run}" if other else other_run] if other_run != run else []
+    higher = found["direction"] == "higher"
+    said = ("not lower than" if higher else "not higher than") if by < 0 else "above" if higher else "below"
+    least = f" by more than {numbers.plain(-by)}" if by < 0 else f" by at least {numbers.plain(by)}" if by else ""
+    return f"{found['title']}{f' of {method}' if method else ''}: {run} {said} {' '.join(other)}{least}"
 
 
 def _float(value: float | None) -> float:

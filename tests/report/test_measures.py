@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robust_saliency import records
-from robust_saliency.report import load, measures, stated
+from robust_saliency.report import load, measures, stated, stated_table
 from tests.report import fabricated_study
 
 NUM, UNITS = 90, 24
@@ -120,6 +120,21 @@ def test_predictions_without_their_units_are_paired_with_themselves_without_rand
     found, verdicts = differences(directory)
     assert verdicts == ["holds", "does not hold"]
     assert abs(found[0].difference.mean - 1) < 0.05 and found[0].difference.num_groups == 40
+
+
+def test_two_metrics_of_the_same_units_can_be_compared(directory):
+    path = directory / "study.json"
+    claim = {"metric": "neurons:cs1:conv4", "run": "linf", "than_metric": "neurons:cs2:conv4"}
+    records.write_json(path, records.read_json(path) | {"claims": claims_of(claim)})
+    write_neurons(directory, {"standard": 0.4, "linf": 0.6}, {"standard": 1.1, "linf": 0.8})
+    for seed in SEEDS:
+        units = directory / f"seed{seed}" / "linf" / "neurons" / "units.csv"
+        table = records.read_csv(units)
+        records.write_csv(units, table | {"cs2": table["cs1"] - 0.25})
+    [found], verdicts = differences(directory)
+    assert verdicts == ["holds"] and found.difference.mean == pytest.approx(0.25)
+    text = stated_table.markdown(stated.described(load.read_study(directory)))
+    assert "cs1 of conv4's units: linf above cs2 of conv4's units" in text
 
 
 def test_titles_are_words(directory):

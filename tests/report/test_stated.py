@@ -86,7 +86,7 @@ def test_more_than_a_difference_can_be_claimed(found):
 def test_against_the_floors_is_against_each(study, found):
     against = [each.expected.than_map for each in found["over_floors"].differences]
     assert against == ["random", "centre_gaussian"]
-    assert all(each.expected.run == each.expected.other[0] == "linf" for each in found["over_floors"].differences)
+    assert all(each.expected.run == each.expected.other[1] == "linf" for each in found["over_floors"].differences)
     against = [each.expected.than_map for each in found["over_its_mean"].differences]
     assert against == ["random", "centre_gaussian", "average of input_x_gradient"]
 
