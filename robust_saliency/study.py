@@ -179,6 +179,7 @@ def _before(workdir: str) -> dict:
 def _evaluation_in(workdir: str, directory: str, is_ours: bool) -> dict | None:
     """The settings with which a run of the study was evaluated; None where it was not, or where that is damaged and
     will be made again, as the study does with a run that is ``ours``."""
+    records.check_manifest(os.path.join(workdir, directory))
     path = os.path.join(workdir, directory, "evaluation", "summary.json")
     try:
         return records.read_json(path)["evaluation"] if os.path.exists(path) else None
