@@ -64,7 +64,8 @@ def _matched(found, claim):
         if expected["than_map"] != "floors":
             pairs.append((next(differences), expected))
             continue
-        of = [each for each in found["differences"] if each["metric"] == expected["metric"]]
+        same = ("metric", "run", "map")
+        of = [each for each in found["differences"] if all(each[name] == expected[name] for name in same)]
         pairs += [(next(differences), {**expected, "than_map": each["than_map"]}) for each in of]
     assert next(differences, None) is None
     return pairs
