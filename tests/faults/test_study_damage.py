@@ -18,7 +18,6 @@ SAMPLE = [
     ("seed0/plain/neurons/units.csv", "flip", "neurons", "recovers"),
     ("seed0/plain/neurons/neurons.npz", "remove", "neurons", "recovers"),
     ("seed0/plain/robustness/transfer.npz", "truncate", "robustness", "refuses"),
-    ("seed0/phased/manifest.json", "flip", "study", "refuses"),
     ("seed0/phased/manifest.json", "empty", "study", "refuses"),
     (f"{HEAD}/training.json", "remove", "study", "recovers"),
     (f"{HEAD}/metrics.jsonl", "flip", "study", "recovers"),
