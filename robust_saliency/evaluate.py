@@ -28,7 +28,7 @@ from robust_saliency.config import MASK_FIELDS, Experiment
 from robust_saliency.config_sections import AVERAGED
 from robust_saliency.evaluate_blind import Averages, average, blind_kinds
 from robust_saliency.evaluate_programs import Explained, Programs, make_programs, own_metrics, usable_metrics
-from robust_saliency.progress import Progress
+from robust_saliency.progress import Progress, say
 from robust_saliency.randomness import key_of, per_example_keys
 
 # Of the files that an evaluation writes; those of another number are made again.
@@ -243,7 +243,17 @@ class _Results:
         records.write_npz(os.path.join(folder, "pictures.npz"), _joined(self._shown))
         records.write_npz(os.path.join(folder, "randomisation.npz"), self.randomised)
         records.write_json(os.path.join(folder, "summary.json"), summary)
+        say(f"{os.path.basename(os.path.abspath(workdir))}: {_accuracies(examples)}")
         return folder
+
+
+def _accuracies(examples: dict) -> str:
+    """``right on 0.712 of 250 images; under l2 0.344, linf 0.301``."""
+    attacked = [
+        f"{name.removeprefix('robust:')} {np.mean(of):.3f}" for name, of in examples.items() if "robust:" in name
+    ]
+    clean = f"right on {np.mean(examples['correct']):.3f} of {len(examples['id'])} images"
+    return f"{clean}; under {', '.join(attacked)}" if attacked else clean
 
 
 def is_done(experiment: Experiment, workdir: str) -> bool:

@@ -142,6 +142,15 @@ def test_every_example_has_a_row_for_every_method_and_floor(run):
     assert (lesion["pointing_game"] == 1).all()
 
 
+def test_the_accuracies_are_said(run, tmp_path, capfd):
+    place = shutil.copytree(run[0], tmp_path / "again")
+    evaluate.evaluate(run[1], str(place))
+    examples, _ = tables(place)
+    shares = [f"{examples[name].mean():.3f}" for name in ("correct", "robust:l2", "robust:linf")]
+    expected = f"again: right on {shares[0]} of 24 images; under l2 {shares[1]}, linf {shares[2]}"
+    assert expected in capfd.readouterr().err
+
+
 def test_the_average_of_a_method_is_that_of_the_other_images(run):
     """Its scores are those of the mean of the others' shares, computed here from the network."""
     workdir, experiment = run
