@@ -8,6 +8,8 @@ from robust_saliency import checks
 from robust_saliency.metrics.sparsity import Relevance, by_option, peak, relevance
 from robust_saliency.types import Array, Maps, spec
 
+_UNITS = {"mean": "", "map": ", in the map's unit"}
+
 
 @spec
 class TotalVariation(Relevance):
@@ -43,9 +45,7 @@ def total_variation(maps: Maps, spec: TotalVariation | None = None) -> Array:
 class Smoothness(Relevance):
     """Mean difference of each pixel from the one above and the one on its left, which at the border are the last."""
 
-    title = by_option(
-        lambda self: f"Smoothness, l{self.power}" + ("" if self.unit == "mean" else ", in the map's unit")
-    )
+    title = by_option(lambda self: f"Smoothness (l{self.power}{_UNITS[self.unit]})")
     direction: ClassVar[str] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
@@ -54,7 +54,7 @@ class Smoothness(Relevance):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.one_of("unit", self.unit, ("mean", "map"))
+        checks.one_of("unit", self.unit, _UNITS)
         if self.power not in (1, 2):
             raise ValueError(f"power must be 1 or 2, got {self.power}.")
 

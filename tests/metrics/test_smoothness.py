@@ -86,7 +86,7 @@ def test_smoothness_as_published_counts_the_size_of_the_gradient():
     published, free = Smoothness(unit="map"), Smoothness()
     assert smoothness(0.1 * maps, published) < 0.11 * smoothness(maps, published)
     np.testing.assert_allclose(smoothness(0.1 * maps, free), smoothness(maps, free), rtol=1e-6)
-    assert (published.title, free.title) == ("Smoothness, l1, in the map's unit", "Smoothness, l1")
+    assert (published.title, free.title) == ("Smoothness (l1, in the map's unit)", "Smoothness (l1)")
 
 
 def test_smoothness_wraps_at_the_border():
