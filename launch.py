@@ -126,17 +126,26 @@ def _report(workdir: str) -> str:
 
 def _study(plain: dict, workdir: str) -> str:
     """The study, then the modes that its config names, over all runs, and its report again: claims are of them too."""
-    from robust_saliency import processes, study
+    from robust_saliency import processes, study, train
 
     settings = plain.get("study") or {}
     if not settings.get("runs"):
         raise UserError("--mode=study needs config.study.runs; this config has none.")
     if settings.get("modes") and processes.count() > 1:
         raise UserError("config.study.modes are the work of one process: leave them out, and run each afterwards.")
-    page = study.study(plain, workdir)
-    for mode in settings.get("modes") or ():
-        _run(mode, plain, workdir)
-    return _report(workdir) if settings.get("modes") else page
+    diverged, page = None, ""
+    try:
+        page = study.study(plain, workdir)
+    except train.Diverged as error:  # of some runs: the others are there
+        diverged = error
+    if settings.get("modes") and (page or os.path.exists(os.path.join(workdir, "report.html"))):
+        with study.timed(workdir):
+            for mode in settings["modes"]:
+                _run(mode, plain, workdir)
+        page = _report(workdir)
+    if diverged:
+        raise diverged
+    return page
 
 
 class UserError(Exception):

@@ -73,7 +73,9 @@ def roar(plain: Mapping, workdir: str) -> str:
             say(f"run {number} of {len(runs)}: {run.name}")
             subject = subject_of(run.experiment, run.place, run.data)
             settings = run.experiment.roar
-            trainings = [retraining.experiment_of(run.experiment, like, seed) for seed in range(settings.retrainings)]
+            # Other seeds with every seed of a study: else its runs would share the networks of the floors.
+            seeds = [run.about.get("seed", 0) * settings.retrainings + n for n in range(settings.retrainings)]
+            trainings = [retraining.experiment_of(run.experiment, like, seed) for seed in seeds]
             jobs = jobs_of(settings, [*settings.methods, *subject.floors])
             of_data, of_weights = fingerprints(subject)
             known = {"data": of_data, "weights": of_weights}

@@ -1,10 +1,11 @@
 """A study: several regimes and seeds, the same images, one report. Goes on where it was stopped."""
 
+import contextlib
 import functools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from robust_saliency import (
     checks,
@@ -50,6 +51,17 @@ def study(plain: Mapping, workdir: str) -> str:
         return page
 
 
+@contextlib.contextmanager
+def timed(workdir: str) -> Iterator[None]:
+    """Adds the time of what follows the study to that of study.json."""
+    began = time.monotonic()
+    yield
+    with workdirs.Workdir(workdir, create=False):
+        about = _before(workdir)
+        about["seconds"] += time.monotonic() - began
+        records.write_json(os.path.join(workdir, "study.json"), about)
+
+
 def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]) -> dict:
     """What study.json then holds."""
     began = time.monotonic()
@@ -74,7 +86,8 @@ def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]
     ours = {run["dir"] for run in runs}
     runs += [run for run in before["runs"] if run["dir"] not in ours]
     described = {"title": plain.get("title", ""), "description": plain.get("description", "")}
-    described |= {"reference": settings["reference"], "command": environment.command(), "claims": claims}
+    described |= {"reference": settings["reference"], "command": environment.command()}
+    described |= _stated(claims, before)
 
     loaded: dict = {}
     for (label, *_), experiment in experiments:
@@ -98,6 +111,14 @@ def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]
         described |= {"failed": failed, "seconds": before["seconds"] + time.monotonic() - began}
         about = processes.on_first(functools.partial(_written, workdir, described, runs, evaluations, ours))
     return about
+
+
+def _stated(claims: list[dict], before: Mapping) -> dict:
+    """The claims, and how many networks had been evaluated when they were changed last."""
+    changed = before.get("claims_changed_after")
+    if before["runs"] and json.loads(json.dumps(claims)) != before.get("claims", []):
+        changed = len(before["runs"])
+    return {"claims": claims, "claims_changed_after": changed}
 
 
 def _written(workdir: str, described: Mapping, runs: list[Mapping], evaluations: Mapping, ours: set[str]) -> dict:
@@ -140,6 +161,8 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
     if settings["reference"] not in _evaluated(settings):
         listed = ", ".join(_evaluated(settings))
         raise ValueError(f"config.study.reference is {settings['reference']!r}; the runs are {listed}.")
+    if not isinstance(settings.get("modes") or (), list | tuple):
+        raise ValueError(f"config.study.modes must be a list, got {settings['modes']!r}.")
     for mode in settings.get("modes") or ():
         checks.one_of("mode in config.study.modes", mode, MODES)
     if settings["seeds"] < 1:

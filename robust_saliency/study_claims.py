@@ -1,7 +1,6 @@
 """The claims of a study's config, checked before anything is trained."""
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 
 from robust_saliency import checks, config_fields
@@ -10,18 +9,28 @@ from robust_saliency.stated import FLOORS, Claim
 
 WHERE = "config.study.claims"
 ROAR = ("roar", "kar")  # scores of --mode=roar
-NEURONS = r"neurons:\w+:\w+"  # of --mode=neurons: a column of its examples or units, and a layer
+ROAR_FLOORS = ("random", "centre_gaussian", "sobel")
+# Of --mode=neurons, by what they are of: neurons:<column>:<layer>.
+NEURONS = {
+    "units": ("by_chance", "class_share", "consistency", "cs1", "cs2", "iou", "mean", "threshold"),
+    "images": ("r1", "r2"),
+    "predictions": ("flipped", "lost"),
+}
+UNITS = ("traced", "random")  # that a prediction loses
 
 
 def parse(plain: Mapping) -> list[dict]:
     """``plain['study']['claims']`` with every field, as study.json holds them.
 
     Raises ValueError for a claim of a run, a map or a metric that the study will not have, and for two of one label.
-    Which true masks there are depends on the data: they are looked for when the report is made.
+    Which true masks there are depends on the data, and which layers on the network: they are looked for when the report
+    is made.
     """
     settings = plain["study"]
     listed = settings.get("claims") or ()
-    claims = [config_fields.build(Claim, each, f"{WHERE}[{number}]") for number, each in enumerate(listed)]
+    if not isinstance(listed, list | tuple):
+        raise ValueError(f"{WHERE} must be a list of claims, got {listed!r}.")
+    claims = [_built(each, f"{WHERE}[{number}]") for number, each in enumerate(listed)]
     labels = [claim.label for claim in claims]
     if len(set(labels)) != len(labels):
         raise ValueError(f"{WHERE}: every claim needs a label of its own, got {', '.join(labels)}.")
@@ -30,22 +39,55 @@ def parse(plain: Mapping) -> list[dict]:
     return [dataclasses.asdict(claim) for claim in claims]
 
 
+def _built(section: Mapping, where: str) -> Claim:
+    """Of the fields that have no default none may lack."""
+    needed = {where: (section, ("label", "sentence", "expected"))}
+    parts = section.get("expected") if isinstance(section, Mapping) else None
+    for number, part in enumerate(parts if isinstance(parts, list | tuple) else ()):
+        needed[f"{where}.expected[{number}]"] = (part, ("metric", "run"))
+    for place, (given, names) in needed.items():
+        lacking = [name for name in names if isinstance(given, Mapping) and name not in given]
+        if lacking:
+            raise ValueError(f"{place} needs {', '.join(lacking)}.")
+    return config_fields.build(Claim, section, where)
+
+
 def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping) -> None:
     attacks, maps, metrics = (_chosen(evaluation[kind]) for kind in ("attacks", "maps", "metrics"))
     floors = ("random", "centre_gaussian", "sobel", *map(average_label, maps))
     of_network = ("accuracy", "confidence", *(f"robust:{label}" for label in attacks))
-    of_maps = (*metrics, *ROAR)
     where = f"{WHERE} ({claim.label!r})"
-    sides = [(each.metric, each.run, each.map, ()) for each in claim.expected]
-    sides += [(*each.other, (FLOORS,)) for each in claim.expected]
-    for metric, run, method, more in sides:
-        checks.one_of(f"run in {where}", run, runs)
-        if re.fullmatch(NEURONS, metric):
-            checks.one_of(f"units in {where}", method, ("", "traced", "random"))
-            continue
-        if method and not method.endswith("_mask"):
-            checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
-        checks.one_of(f"metric in {where}", metric, of_maps if method else of_network)
+    for each in claim.expected:
+        for metric, run, method, more in ((each.metric, each.run, each.map, ()), (*each.other, (FLOORS,))):
+            checks.one_of(f"run in {where}", run, runs)
+            if metric.startswith("neurons:"):
+                _check_units(metric, method, where)
+            elif metric in ROAR:
+                checks.one_of(f"map of {metric} in {where}", method, (*maps, *ROAR_FLOORS))
+            else:
+                if method and not method.endswith("_mask"):
+                    checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
+                checks.one_of(f"metric in {where}", metric, (*metrics, *ROAR) if method else of_network)
+        if _of_what(each.metric) != _of_what(each.other[0]):
+            raise ValueError(f"{where}: {each.metric} and {each.other[0]} are not of the same units or images.")
+
+
+def _check_units(metric: str, method: str, where: str) -> None:
+    parts = metric.split(":")
+    if len(parts) != 3 or not parts[2]:
+        raise ValueError(f"{where}: {metric!r} must be neurons:<column>:<layer>.")
+    checks.one_of(f"column of neurons in {where}", parts[1], [name for names in NEURONS.values() for name in names])
+    choices = UNITS if parts[1] in NEURONS["predictions"] else ("",)
+    checks.one_of(f"map of {metric} in {where}", method, choices)
+
+
+def _of_what(metric: str) -> tuple[str, str]:
+    """What a value is of, and for units of which layer: only values of the same can be subtracted."""
+    if not metric.startswith("neurons:"):
+        return "images", ""
+    _, column, layer = metric.split(":")
+    kind = next(kind for kind, names in NEURONS.items() if column in names)
+    return (kind, "") if kind == "images" else (kind, layer)
 
 
 def _chosen(section: Mapping) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 import launch
 from configs import common
-from robust_saliency import config, records, study
+from robust_saliency import config, records, study, train
 from tests import tiny
 
 
@@ -73,6 +73,18 @@ def test_two_runs_and_a_second_seed(tmp_path):
         ),
         (_claims(mtric="gini"), r"config\.study\.claims\[0\]\.expected\[0\]: Unknown field 'mtric'"),
         ({"claims": [*_claims()["claims"]] * 2}, r"every claim needs a label of its own, got sparser, sparser"),
+        ({"claims": 5}, r"config\.study\.claims must be a list of claims, got 5"),
+        ({"modes": 5}, r"config\.study\.modes must be a list, got 5"),
+        ({"claims": [{"label": "a", "sentence": ""}]}, r"config\.study\.claims\[0\] needs expected\."),
+        ({"claims": [{"label": "a", "sentence": "", "expected": [{"run": "linf"}]}]}, r"expected\[0\] needs metric\."),
+        (_claims(metric="neurons:csl:conv4", map=""), r"Unknown column of neurons in .* 'csl'\. Did you mean 'cs"),
+        (_claims(metric="neurons:cs1", map=""), r"'neurons:cs1' must be neurons:<column>:<layer>"),
+        (_claims(metric="neurons:lost:conv4", map=""), r"Unknown map of neurons:lost:conv4 .* Choices: random, traced"),
+        (
+            _claims(metric="neurons:cs1:conv4", map="", than_metric="accuracy"),
+            "neurons:cs1:conv4 and accuracy are not of the same units or images",
+        ),
+        (_claims(metric="roar", than_run="", than_map="floors"), r"Unknown map of roar in .* 'floors'"),
         ({"claims": [{"label": "a", "sentence": "", "expected": []}]}, r"claims\[0\]: a claim needs a label, and at"),
     ],
 )
@@ -107,6 +119,11 @@ def test_a_claim_is_judged_and_can_be_stated_anew(tmp_path):
     before = (tmp_path / "study.json").read_bytes()
     study.study(config_of, str(tmp_path))
     assert (tmp_path / "study.json").read_bytes() == before, "nothing was done"
+    config_of["study"]["claims"] = _claims(metric="entropy")["claims"]
+    assert (
+        "were changed when 2 networks had been evaluated"
+        in pathlib.Path(study.study(config_of, str(tmp_path))).read_text()
+    )
     study.study(plain(), str(tmp_path))
     assert not (tmp_path / "report" / "claims.json").exists() and "sparser." not in page.read_text()
 
@@ -142,3 +159,22 @@ def test_modes_that_follow_a_study_are_over_all_of_its_runs_and_claims_are_of_th
     settings["study"]["modes"] = ["raor"]
     with pytest.raises(ValueError, match=r"Unknown mode in config\.study\.modes 'raor'\. Did you mean 'roar'"):
         study.parse(settings)
+
+
+def test_a_run_that_diverges_does_not_keep_the_modes_from_the_others(tmp_path, monkeypatch):
+    whole = train.train
+
+    def diverging(experiment, workdir, loaded):
+        if workdir.endswith("linf"):
+            raise train.Diverged(f"{workdir}: the loss is NaN.")
+        return whole(experiment, workdir, loaded)
+
+    monkeypatch.setattr(train, "train", diverging)
+    settings = plain()
+    settings["study"] |= {"modes": ["roar"], **_claims()}
+    settings["roar"] |= {"fractions": [0.5], "retrainings": 1, "epochs": 1, "methods": ["gradient"]}
+    with pytest.raises(train.Diverged, match="the loss is NaN"):
+        launch._run("study", settings, str(tmp_path))
+    assert (tmp_path / "roar" / "roar.html").exists() and "Its maps are sparser." in (
+        tmp_path / "report.html"
+    ).read_text()

@@ -101,7 +101,7 @@ def _evaluation(evaluation, epsilon, settings):
     }
     curves = {name: evaluation.metrics[name] for name in ("deletion", "insertion")}
     for curve in curves.values():
-        curve.points = settings.points
+        curve.points, curve.normalised = settings.points, True  # networks differ in confidence
     evaluation.metrics = {
         "gini": common.metric("gini"),
         "total_variation": common.metric("total_variation"),

@@ -62,8 +62,8 @@ class Run:
 class Study:
     """Runs to be compared; ``reference`` is the label they are compared with, None where there is only one.
 
-    failed: 'label, seed' and why, of the runs that could not be trained. claims: what was expected. folder: where it
-    lies.
+    failed: 'label, seed' and why, of the runs that could not be trained. claims: what was expected; changed_after:
+    how many networks had been evaluated when that was changed last. folder: where it lies.
     """
 
     title: str
@@ -74,6 +74,7 @@ class Study:
     runs: tuple[Run, ...]
     failed: tuple[tuple[str, str], ...] = ()
     claims: tuple[stated.Claim, ...] = ()
+    changed_after: int | None = None
     folder: Path | None = None
 
     @property
@@ -155,9 +156,17 @@ def read_study(directory: str | Path) -> Study:
         seconds=about.get("seconds"),
         runs=runs,
         failed=tuple((f"{run['label']}, seed {run['seed']}", run["why"]) for run in about.get("failed", ())),
-        claims=stated.read(about.get("claims", ())),
+        claims=_claims(directory / "study.json", about),
+        changed_after=about.get("claims_changed_after"),
         folder=directory,
     )
+
+
+def _claims(path: Path, about: Mapping[str, Any]) -> tuple[stated.Claim, ...]:
+    try:
+        return stated.read(about.get("claims") or ())
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its claims cannot be read ({error}); run --mode=study again.") from None
 
 
 def _check_alike(directory: Path, first: Run, run: Run) -> None:

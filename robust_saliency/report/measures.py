@@ -48,7 +48,8 @@ def reader(study: Study) -> Reader:
             return _of_retrainings(retrained.get(name), ROAR[metric], method)
         if metric.startswith(f"{NEURONS}:"):
             _, name, layer = metric.split(":")
-            return _of_neurons(run.folder.parent / "neurons", name, layer, method)
+            found = _of_neurons(run.folder.parent / "neurons", name, layer, method)
+            return found if name not in (*OF_IMAGES, *OF_ABLATION) else _grouped(found, run)
         column = _column(study, metric, method)
         scores = run.scores
         return Values(scores.ids, scores.groups, scores.values[:, scores.columns.index(column)])
@@ -87,6 +88,12 @@ def _of_retrainings(run: roar_scores.Retrained | None, mode: str, method: str) -
         return NOTHING
     order = np.argsort(run.ids)
     return Values(run.ids[order], run.groups[order], run.score(method, mode).mean(axis=0)[order])
+
+
+def _grouped(found: Values, run: Run) -> Values:
+    """With the groups that the evaluation knows; images that it does not have stand alone."""
+    groups = dict(zip(run.scores.ids.tolist(), run.scores.groups.tolist(), strict=True))
+    return found._replace(groups=np.array([str(groups.get(i, f"image {i}")) for i in found.ids.tolist()], str))
 
 
 def _of_neurons(folder: Path, column: str, layer: str, method: str) -> Values:

@@ -25,8 +25,8 @@ _FLIPS_A_TEST = 1_100
 class Difference:
     """What was measured of ``expected``: both means, and the difference of all seeds and of each.
 
-    finding: shown, opposite, not shown, one seed, too few or not measured. p_value: after Holm's correction over all
-    stated differences.
+    finding: shown, opposite, less than stated (where a least difference was), not shown, one seed, too few or not
+    measured. p_value: after Holm's correction over all stated differences. Means are of the images that both have.
     """
 
     expected: Expected
@@ -50,9 +50,12 @@ class Judged:
 
     @property
     def verdict(self) -> str:
-        """holds, partly, does not hold; of one seed nothing is claimed."""
+        """holds, partly, does not hold; or one seed, not measured, too few, where nothing can be said of all of it."""
         if any(len(each.by_seed) == 1 for each in self.differences):
             return "one seed"
+        lacking = {each.finding for each in self.differences} & {"not measured", "too few"}
+        if lacking:
+            return min(lacking)
         if self.shown == len(self.differences):
             return "holds"
         return "partly" if self.shown else "does not hold"
@@ -77,6 +80,8 @@ def described(study: Study) -> dict[str, Any]:
         "title": study.title,
         "claims": [_plain(each, study) for each in judged(study)],
         "seeds": study.seeds,
+        "changed_after": study.changed_after,
+        "failed": [list(pair) for pair in study.failed],
         "images": summary["num_examples"],
         "groups": len(set(study.first.scores.groups.tolist())),
         "data": summary.get("data", ""),
@@ -120,7 +125,8 @@ def _each(study: Study, claim: Claim) -> Iterator[Expected]:
     """Every difference of a claim: one a floor where it names all of them."""
     for expected in claim.expected:
         if expected.than_map == FLOORS:
-            yield from (replace(expected, than_map=floor) for floor in study.floors(expected.map))
+            floors = (floor for floor in study.floors(expected.map) if floor != expected.map)
+            yield from (replace(expected, than_map=floor) for floor in floors)
         else:
             yield expected
 
@@ -147,16 +153,17 @@ class _Pair:
 
 
 def _paired(study: Study, expected: Expected, read: measures.Reader) -> _Pair:
+    """Of every seed of the study: a run that failed has no values there, and of the other seeds nothing is claimed."""
     metric, label, method = expected.other
-    others = {run.seed: run for run in study.of(label)}
+    runs, others = ({run.seed: run for run in study.of(each)} for each in (expected.run, label))
     by_seed = {}
-    for run in study.of(expected.run):
-        if run.seed in others:
-            a, b = read(run, expected.metric, expected.map), read(others[run.seed], metric, method)
-            _, at_a, at_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
-            by_seed[run.seed] = (a.values[at_a], b.values[at_b], a.groups[at_a])
-    if not by_seed:
-        raise ValueError(f"A stated claim compares {expected.run!r} with {label!r}, which share no seed.")
+    for seed in study.seeds:
+        a = read(runs[seed], expected.metric, expected.map) if seed in runs else measures.NOTHING
+        b = read(others[seed], metric, method) if seed in others else measures.NOTHING
+        _, at_a, at_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
+        values, other_values = a.values[at_a], b.values[at_b]
+        known = np.isfinite(values) & np.isfinite(other_values)
+        by_seed[seed] = (values[known], other_values[known], np.asarray(a.groups)[at_a][known].astype(str))
     return _Pair(expected, by_seed)
 
 
@@ -176,7 +183,7 @@ def _measured(pair: _Pair, p_value: float) -> Difference:
     limits = (beyond.low, beyond.high)
     verdict = statistics.difference_counts(seeds, limits, int(beyond.num_groups), p_value)
     difference = statistics.bootstrap_mean(plain, pair.groups, seed=_SEED)
-    finding = _finding(verdict, by_seed)
+    finding = _finding(verdict, by_seed, difference, pair.sign)
     return Difference(expected, *means, difference, by_seed, p_value, finding, verdict.reason)
 
 
@@ -186,11 +193,14 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else math.nan
 
 
-def _finding(verdict: statistics.Verdict, by_seed: dict[int, float]) -> str:
+def _finding(verdict: statistics.Verdict, by_seed: dict[int, float], difference: statistics.Estimate, sign: int) -> str:
     if verdict.finding in ("too few", "not measured"):
         return verdict.finding
     if len(by_seed) == 1:
         return "one seed"
     if not verdict.counts:
         return "not shown"
-    return "shown" if verdict.finding == "higher" else "opposite"
+    if verdict.finding == "higher":
+        return "shown"
+    is_less = min(sign * difference.low, sign * difference.high) > 0
+    return "less than stated" if is_less else "opposite"

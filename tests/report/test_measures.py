@@ -73,7 +73,7 @@ def differences(directory):
 
 def test_what_no_mode_has_measured_yet_is_not_measured(directory):
     found, verdicts = differences(directory)
-    assert {each.finding for each in found} == {"not measured"} and set(verdicts) == {"does not hold"}
+    assert {each.finding for each in found} == {"not measured"} and set(verdicts) == {"not measured"}
     assert all(math.isnan(each.mean) and math.isnan(each.p_value) for each in found)
     described = stated.described(load.read_study(directory))
     assert described["claims"][0]["differences"][0]["difference"] is None
@@ -104,7 +104,8 @@ def test_neurons_are_paired_by_unit_and_by_image(directory):
     assert verdicts[2:] == ["holds", "holds"]
     units, images = found[2:]
     assert units.difference.num_groups == UNITS and abs(units.difference.mean - 0.2) < 0.01
-    assert images.difference.num_groups == NUM // 2 and abs(images.difference.mean + 0.3) < 0.01
+    # Half of the images were fooled, and two of them are of one lesion.
+    assert images.difference.num_groups == -(-NUM // 4) and abs(images.difference.mean + 0.3) < 0.01
 
 
 def test_predictions_without_their_units_are_paired_with_themselves_without_random_ones(directory):
@@ -119,7 +120,7 @@ def test_predictions_without_their_units_are_paired_with_themselves_without_rand
             records.write_csv(directory / f"seed{seed}" / run / "neurons" / "ablation.csv", table)
     found, verdicts = differences(directory)
     assert verdicts == ["holds", "does not hold"]
-    assert abs(found[0].difference.mean - 1) < 0.05 and found[0].difference.num_groups == 40
+    assert abs(found[0].difference.mean - 1) < 0.05 and found[0].difference.num_groups == 20
 
 
 def test_two_metrics_of_the_same_units_can_be_compared(directory):

@@ -113,6 +113,65 @@ def test_seeds_that_disagree_show_nothing(tmp_path):
     assert (judged.verdict, difference.reason) == ("does not hold", "the seeds disagree in sign")
 
 
+def test_of_a_run_that_failed_with_one_seed_nothing_is_claimed(tmp_path):
+    study_of(tmp_path / "study", {"sparser": [expected("gini")], "robust": [expected("gini", "l2")]})
+    path = tmp_path / "study" / "study.json"
+    about = records.read_json(path)
+    about["runs"] = [run for run in about["runs"] if (run["label"], run["seed"]) != ("linf", 1)]
+    records.write_json(path, about)
+    sparser, other = stated.judged(load.read_study(tmp_path / "study"))
+    assert (sparser.verdict, other.verdict != "not measured") == ("not measured", True)
+    assert list(sparser.differences[0].by_seed) == [0, 1, 2] and math.isnan(sparser.differences[0].by_seed[1])
+
+
+def test_of_a_run_that_failed_altogether_the_page_says_so(tmp_path):
+    study_of(tmp_path / "study", {"sparser": [expected("gini")], "robust": [expected("gini", "l2")]})
+    path = tmp_path / "study" / "study.json"
+    about = records.read_json(path)
+    failed = [{**run, "why": "it diverged"} for run in about["runs"] if run["label"] == "linf"]
+    about["runs"] = [run for run in about["runs"] if run["label"] != "linf"]
+    records.write_json(path, about | {"failed": failed})
+    assert "not measured" in report.report(tmp_path / "study").read_text()
+
+
+def test_means_are_of_the_images_that_both_have(tmp_path):
+    study = study_of(tmp_path / "study", {"sparser": [expected("gini")]})
+    for run in study.of("linf"):
+        table = records.read_csv(run.folder / "maps.csv")
+        easy = (table["method"] == "gradient") & (table["id"] % 2 == 0)
+        table["gini"][easy] = np.nan
+        (run.folder / "maps.csv").unlink()
+        records.write_csv(run.folder / "maps.csv", table)
+    [judged] = stated.judged(load.read_study(tmp_path / "study"))
+    [found] = judged.differences
+    assert math.isclose(found.mean - found.other_mean, found.difference.mean, rel_tol=1e-9)
+
+
+def test_a_difference_that_is_there_but_less_than_stated_is_not_the_opposite(tmp_path):
+    study = study_of(
+        tmp_path / "study", {"much": [expected("gini", by=0.9)], "worse": [expected("gini", direction="lower")]}
+    )
+    much, worse = stated.judged(study)
+    assert (much.differences[0].finding, worse.differences[0].finding) == ("less than stated", "opposite")
+    assert much.verdict == worse.verdict == "does not hold"
+
+
+def test_claims_that_were_changed_after_networks_were_evaluated_say_so(tmp_path):
+    study_of(tmp_path / "study", {"sparser": [expected("gini")]})
+    path = tmp_path / "study" / "study.json"
+    assert "had been evaluated" not in report.report(tmp_path / "study").read_text()
+    records.write_json(path, records.read_json(path) | {"claims_changed_after": 4})
+    assert "The claims were changed when 4 networks had been evaluated" in report.report(tmp_path / "study").read_text()
+
+
+@pytest.mark.parametrize("claims", [5, [{"label": "a"}], [{"label": "a", "sentence": "", "expected": [{"x": 1}]}]])
+def test_claims_that_cannot_be_read_are_one_sentence(tmp_path, claims):
+    path = fabricated_study.write_study(tmp_path / "study", seeds=(0,)) / "study.json"
+    records.write_json(path, records.read_json(path) | {"claims": claims})
+    with pytest.raises(ValueError, match=r"study\.json: its claims cannot be read"):
+        load.read_study(tmp_path / "study")
+
+
 def test_of_one_seed_nothing_is_claimed(tmp_path):
     study = study_of(tmp_path / "study", {"sparser": [expected("gini")]}, seeds=(0,))
     [judged] = stated.judged(study)
@@ -148,7 +207,6 @@ def test_the_table_in_words(study):
     [
         ({"map": "smoothgrad"}, "A stated claim is of the map 'smoothgrad'; measured were gradient,"),
         ({"metric": "road"}, "A stated claim is of gradient road, which was not measured"),
-        ({"run": "trades"}, "compares 'trades' with 'standard', which share no seed"),
     ],
 )
 def test_a_claim_of_what_was_not_measured_is_told(tmp_path, changes, message):
