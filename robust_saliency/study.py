@@ -16,6 +16,7 @@ from robust_saliency import (
     evaluate,
     processes,
     records,
+    stated,
     study_claims,
     train,
     workdirs,
@@ -116,7 +117,8 @@ def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]
 def _stated(claims: list[dict], before: Mapping) -> dict:
     """The claims, and how many networks had been evaluated when they were changed last."""
     changed = before.get("claims_changed_after")
-    if before["runs"] and json.loads(json.dumps(claims)) != before.get("claims", []):
+    # As claims, not as they are written: a field that came later has its default in the earlier ones.
+    if before["runs"] and stated.read(claims) != stated.read(before.get("claims") or ()):
         changed = len(before["runs"])
     return {"claims": claims, "claims_changed_after": changed}
 

@@ -107,7 +107,7 @@ MAY_IMPORT = {
     "benchmark_plot": set(),
     "benchmark": BUILD | {"benchmark_attacks", "benchmark_maps", "benchmark_plot", "benchmark_training"},
     "explain": BUILD | {"report"},
-    "study": BUILD | {"train", "evaluate", "benchmark", "report", "study_claims"},
+    "study": BUILD | {"train", "evaluate", "benchmark", "report", "stated", "study_claims"},
     "study_runs": BUILD | {"study"},
     "study_neurons": BUILD | {"study_runs", "neuron_report", "report"},
     "retraining": BUILD | {"train", "evaluate_programs"},
