@@ -133,7 +133,8 @@ def outcome(done: Command, kind: str, whole: Path, relative: Path, place: Path, 
     try:
         done.run(place)
     except Exception as error:
-        said = f"{error}".replace(str(place), "RUN")
+        # The library cuts long paths off, so that the folder above stands there too.
+        said = f"{error}".replace(str(place), "RUN").replace(str(place.parent), "DIR")
         if not launch._is_message(error):
             return "TRACEBACK", f"{type(error).__name__}: {said}"
         if files(place) != before:
