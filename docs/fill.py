@@ -19,6 +19,7 @@ sys.path.insert(0, str(DOCS.parent))
 from robust_saliency.report import load, numbers, stated, stated_table  # noqa: E402
 from robust_saliency.report.answer import leading_method  # noqa: E402
 from robust_saliency.report.compare import compare  # noqa: E402
+from robust_saliency.report.markdown_tables import table_line  # noqa: E402
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def means_table(summary: dict) -> str:
     lines = [["Run", *(_title(column, summary) for column in columns)], ["---"] * (len(columns) + 1)]
     for run, values in summary["means"].items():
         lines.append([run, *(_with_interval(values[column]) for column in columns)])
-    return numbers.ascii_minus("".join("| " + " | ".join(line) + " |\n" for line in lines))
+    return numbers.ascii_minus("".join(f"{table_line(fields)}\n" for fields in lines))
 
 
 def _title(column: str, summary: dict) -> str:
@@ -113,7 +114,7 @@ def papers_table(summaries: dict[str, dict]) -> str:
                 f"[{name}](papers/{name}.md)", claim["sentence"], claim["verdict"],
                 f"{shown} of {len(section.rows)}", f"{first[0]}: {first[3]}", str(len(summary["seeds"])), made,
             ])  # fmt: skip
-    return numbers.ascii_minus("".join("| " + " | ".join(line) + " |\n" for line in lines))
+    return numbers.ascii_minus("".join(f"{table_line(fields)}\n" for fields in lines))
 
 
 if __name__ == "__main__":

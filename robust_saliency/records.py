@@ -16,7 +16,7 @@ import os
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def is_whole(folder: str | Path) -> bool:
     ValueError where the manifest is damaged.
     """
     folder = Path(folder).absolute()
-    workdir = next((parent for parent in (folder, *folder.parents) if (parent / LOCK).is_file()), None)
+    workdir = _workdir_of((folder, *folder.parents))
     for name in _listed(workdir) if workdir else ():
         path = workdir / name
         if folder not in path.parents:
@@ -259,10 +259,15 @@ def _description(data: bytes) -> dict[str, Any]:
 
 def _entry(path: Path) -> tuple[Path | None, dict[str, Any] | None]:
     """The manifest that ``path`` belongs to, and what it says of it; None where there is none."""
-    workdir = next((parent for parent in path.absolute().parents if (parent / LOCK).is_file()), None)
+    workdir = _workdir_of(path.absolute().parents)
     if workdir is None or path.name == MANIFEST:
         return None, None
     return workdir / MANIFEST, _listed(workdir).get(path.absolute().relative_to(workdir).as_posix())
+
+
+def _workdir_of(folders: Iterable[Path]) -> Path | None:
+    """The first of the folders that a ``Workdir`` has locked, now or earlier."""
+    return next((folder for folder in folders if (folder / LOCK).is_file()), None)
 
 
 def _listed(workdir: Path) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ pictures. ':smoke' is drawn. 224 pixels, with a folder or TFDS data of the origi
 import itertools
 from typing import NamedTuple
 
-from configs import common, papers
+from configs import common, papers, regimes
 
 FIRST = ("2", "3", "4", "5")  # groups of layers from which on is tuned; 5 is the head
 ROBUST = "l2_3"
@@ -97,15 +97,7 @@ def _data(data, settings, size):
 
 
 def _l2(settings, epsilon):
-    return {
-        "norm": "l2",
-        "epsilon": epsilon * settings.side / 224,
-        "num_steps": 7,
-        "relative_step_size": 1 / 5,
-        "start": "sphere",
-        "projection": "scale_then_clip",
-        "keep_best": True,
-    }
+    return regimes.margeloiu_attack(epsilon * settings.side / 224)
 
 
 def _pretrained(settings, size):
@@ -137,26 +129,12 @@ def _from_group(network, first):
 
 
 def _clean(learning_rate, epochs, *trainable, **train):
-    return _training(learning_rate, epochs, "loss", trainable=trainable, **train)
+    return regimes.margeloiu_training(learning_rate, "loss", epochs, trainable=trainable, **train)
 
 
 def _robust(attack, settings):
-    return {"objective": {"name": "adversarial", "attack": attack}} | _training(3e-4, settings.epochs, "robust_loss")
-
-
-def _training(learning_rate, epochs, best_metric, **train):
-    return {
-        "optimizer": {"name": "adam", "schedule": "constant", "learning_rate": learning_rate, "weight_decay": 5e-4},
-        "train": {
-            "epochs": epochs,
-            "validate_every": 1,
-            "checkpoint_every": 1,
-            "best_metric": best_metric,
-            "patience": 10,
-            "plateau_patience": 5,
-            **train,
-        },
-    }
+    objective = {"name": "adversarial", "attack": attack}
+    return {"objective": objective} | regimes.margeloiu_training(3e-4, "robust_loss", settings.epochs)
 
 
 def _evaluation(evaluation, settings):

@@ -80,15 +80,31 @@ def from_noise(setting: Setting, **changes) -> dict:
     return linf(setting, start="gaussian", **changes)
 
 
-def margeloiu_attack(setting: Setting) -> dict:
+def margeloiu_attack(epsilon: float) -> dict:
     return {
         "norm": "l2",
-        "epsilon": setting.l2,
+        "epsilon": epsilon,
         "num_steps": 7,
         "relative_step_size": 1 / 5,
         "start": "sphere",
         "projection": "scale_then_clip",
         "keep_best": True,
+    }
+
+
+def margeloiu_training(learning_rate: float, best_metric: str, epochs: int, **train) -> dict:
+    """Optimiser, plateau and patience of all their phases; weights are those of the best ``best_metric``."""
+    return {
+        "optimizer": {"name": "adam", "schedule": "constant", "learning_rate": learning_rate, "weight_decay": 5e-4},
+        "train": {
+            "epochs": epochs,
+            "validate_every": 1,
+            "checkpoint_every": 1,
+            "best_metric": best_metric,
+            "patience": 10,
+            "plateau_patience": 5,
+            **train,
+        },
     }
 
 

@@ -17,5 +17,5 @@ def get_config(data_set="planted_lesions"):
         "adversarial training in L2",
         "Trained on the worst images within a Euclidean distance.",
     )
-    objective = {"name": "adversarial", "attack": regimes.margeloiu_attack(setting)}
+    objective = {"name": "adversarial", "attack": regimes.margeloiu_attack(setting.l2)}
     return regimes.after_standard(config, setting, objective)

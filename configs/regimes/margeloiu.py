@@ -22,7 +22,7 @@ def get_config(data_set="planted_lesions"):
         "A head, a robust network, and then its later layers tuned on clean images.",
     )
     config.evaluation.step = "best"  # of the validation loss that patience watches
-    config.objective.attack.update(regimes.margeloiu_attack(setting))
+    config.objective.attack.update(regimes.margeloiu_attack(setting.l2))
     later = regimes.LATER_LAYERS[config.model.name]
     regimes.write(config, _settings(1e-5, "loss", trainable=later, batch_norm="frozen"))
     config.phases = (
@@ -34,17 +34,4 @@ def get_config(data_set="planted_lesions"):
 
 
 def _settings(learning_rate, best_metric, epochs=EPOCHS, **train):
-    return {
-        "optimizer": {"name": "adam", "schedule": "constant", "learning_rate": learning_rate, "weight_decay": 5e-4},
-        "train": {
-            **regimes.WHOLE_NETWORK,
-            "epochs": epochs,
-            "validate_every": 1,
-            "checkpoint_every": 1,
-            "best_metric": best_metric,
-            "patience": 10,
-            "plateau_patience": 5,
-            "plateau_factor": 0.1,
-            **train,
-        },
-    }
+    return regimes.margeloiu_training(learning_rate, best_metric, epochs, **{**regimes.WHOLE_NETWORK, **train})

@@ -1,5 +1,7 @@
 """The main tables of the report as Markdown, for a document that lies beside the code."""
 
+from collections.abc import Sequence
+
 from robust_saliency.report import answer, claims, provenance, tables
 from robust_saliency.report.compare import class_comparisons, compare
 from robust_saliency.report.load import Study
@@ -35,14 +37,15 @@ def _answers(study: Study, comparison) -> list[str]:
 
 def _table(table: Table) -> str:
     heads = [table.corner, *(f"{head.title} {head.arrow}".strip() for head in table.heads)]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines = [table_line(heads), table_line(["---"] * len(heads))]
     for row in table.rows:
         header = f"{row.header} ({row.kind})" if row.kind in ("blind", "oracle") else row.header
-        lines.append(_line([header, *map(_cell, row.cells)]))
+        lines.append(table_line([header, *map(_cell, row.cells)]))
     return "\n".join(lines)
 
 
-def _line(fields: list[str]) -> str:
+def table_line(fields: Sequence[str]) -> str:
+    """A row of a table in Markdown."""
     return "| " + " | ".join(field.replace("|", "\\|") for field in fields) + " |"
 
 

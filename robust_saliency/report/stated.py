@@ -133,7 +133,7 @@ def _each(study: Study, claim: Claim) -> Iterator[Expected]:
 
 @dataclass(frozen=True)
 class _Pair:
-    """By seed the values of both columns on the images that both have, with the groups of these."""
+    """By seed the values of both columns where both are defined, with the groups of these images."""
 
     expected: Expected
     by_seed: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -188,9 +188,8 @@ def _measured(pair: _Pair, p_value: float) -> Difference:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of those that are defined; NaN where none is."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan
+    """NaN where there is none."""
+    return float(values.mean()) if len(values) else math.nan
 
 
 def _finding(verdict: statistics.Verdict, by_seed: dict[int, float], difference: statistics.Estimate, sign: int) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from robust_saliency.report import numbers
+from robust_saliency.report.markdown_tables import table_line
 from robust_saliency.statistics import Estimate
 
 HEADS = ("What was expected", "It", "Other", "Difference", "Seeds", "Holm p", "Found")
@@ -28,15 +29,13 @@ def sections(described: Mapping[str, Any]) -> list[Section]:
 
 def markdown(described: Mapping[str, Any]) -> str:
     """One table: a bold row a claim with its verdict, and below it its differences."""
-    lines = [_line(HEADS), _line(["---"] * len(HEADS))]
+    lines = [table_line(HEADS), table_line(["---"] * len(HEADS))]
     for section in sections(described):
-        lines.append(_line([f"**{section.label}: {section.verdict}.** {section.sentence}", *[""] * (len(HEADS) - 1)]))
-        lines += [_line(row) for row in section.rows]
+        lines.append(
+            table_line([f"**{section.label}: {section.verdict}.** {section.sentence}", *[""] * (len(HEADS) - 1)])
+        )
+        lines += [table_line(row) for row in section.rows]
     return numbers.ascii_minus("\n".join(lines)) + "\n"
-
-
-def _line(fields) -> str:
-    return "| " + " | ".join(field.replace("|", "\\|") for field in fields) + " |"
 
 
 def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
