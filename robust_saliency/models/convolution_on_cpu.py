@@ -2,8 +2,8 @@
 
 XLA on CPU has a fast kernel and a slow one (jax 0.10). The fast one knows one order of the axes, which XLA itself
 brings about outside a loop alone (jax issue 12868); it is not taken where neither side has more than 16 channels; and
-it is fast where channels enter in fours. benchmarks/narrow_convolutions.py measures the last two. All values are those
-of the plain convolution but for the order of their sums.
+it is fast where channels enter in fours. benchmarks/convolutions.py measures the last two. Wide ones of 3 x 3 are
+faster as products of matrices (:mod:`winograd`). All values are those of the plain convolution but for rounding.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from robust_saliency.models import winograd
 from robust_saliency.models.windows import Window, convolved
 from robust_saliency.types import Array
 
@@ -33,6 +34,8 @@ def image_gradient(y: Array, k: Array, *, window: Window) -> Array:
     for image, kernel, spread, (before, _) in _sides(y, window):
         low = kernel - 1 - before
         padding.append((low, image + kernel - 1 - spread - low))
+    if winograd.fits(y, k, padding, window.strides):
+        return winograd.turned_convolution(y, k, padding, window.precision)
     swapped = k.swapaxes(2, 3)
     if window.strides != (1, 1):
         return convolved(y, jnp.flip(swapped, (0, 1)), padding, window, lhs_dilation=window.strides)
@@ -93,6 +96,8 @@ def _of_any_width(x: Array, k: Array, padding: Sequence, strides: tuple[int, int
     entering, leaving = k.shape[2:]
     if x.dtype not in (jnp.float32, jnp.float64) or 0 in k.shape:
         return convolved(x, k, padding, window, window_strides=strides)
+    if winograd.fits(x, k, padding, strides):
+        return winograd.convolution(x, k, padding, window.precision)
     together = _neighbours(x, k, padding, strides) if max(entering, leaving) <= FEW else 1
     if max(entering, together * leaving) <= FEW or 2 * leaving <= entering <= FEW:
         x, k, together = *_with_entering(FEW + 4, x, k), 1

@@ -1,4 +1,4 @@
-"""Convolutions of few channels as the networks run them on CPU, over jax's own, in turns; prints JSON lines."""
+"""Convolutions of few channels and of many as the networks run them on CPU, over jax's own, in turns: JSON lines."""
 
 import argparse
 import json
@@ -9,37 +9,38 @@ import jax
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from robust_saliency import environment, timing
+from robust_saliency import environment, memory, timing
 from robust_saliency.models.convolution import conv_general_dilated
 from robust_saliency.models.windows import AXES
 
-# channels in and out, kernel, stride: stems of grey and coloured images, their gradients, narrow layers; two wide ones
+# channels in and out, kernel, stride, side: stems of grey and coloured images, their gradients, narrow and wide layers
 LAYERS = [
-    *((channels, features, 3, 1) for channels in (1, 3) for features in (8, 16, 32, 64)),
-    *((channels, features, 5, 2) for channels in (1, 3) for features in (16, 32)),
-    *((channels, 3, 3, 1) for channels in (8, 16, 32)),
-    *((channels, channels, 3, 1) for channels in (8, 12, 16, 24, 32, 64)),
+    *((channels, features, 3, 1, 32) for channels in (1, 3) for features in (8, 16, 32, 64)),
+    *((channels, features, 5, 2, 32) for channels in (1, 3) for features in (16, 32)),
+    *((channels, 3, 3, 1, 32) for channels in (8, 16, 32)),
+    *((channels, channels, 3, 1, 32) for channels in (8, 12, 16, 24, 32, 64)),
+    *((channels, channels, 3, 1, side) for channels, side in ((64, 16), (128, 16), (128, 4), (256, 8), (512, 4))),
 ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=11)
     words = parser.parse_args()
+    memory.keep_freed()  # as launch.py does
     print(
         json.dumps(
             {"hardware": environment.hardware(), "versions": environment.versions(), "command": environment.command()}
         )
     )
     for layer in LAYERS:
-        row = dict(zip(("channels", "features", "kernel", "stride"), layer, strict=True))
-        print(json.dumps(row | timed(layer, words.images, words.side, words.rounds)), flush=True)
+        row = dict(zip(("channels", "features", "kernel", "stride", "side"), layer, strict=True))
+        print(json.dumps(row | timed(layer, words.images, words.rounds)), flush=True)
 
 
-def timed(layer, images: int, side: int, rounds: int) -> dict[str, float]:
-    channels, features, kernel, stride = layer
+def timed(layer, images: int, rounds: int) -> dict[str, float]:
+    channels, features, kernel, stride, side = layer
     rng = np.random.default_rng(0)
     x = rng.normal(size=(images, side, side, channels)).astype(np.float32)
     k = rng.normal(size=(kernel, kernel, channels, features)).astype(np.float32)
