@@ -3,7 +3,7 @@
 XLA on CPU has a fast kernel and a slow one (jax 0.10). The fast one knows one order of the axes, which XLA itself
 brings about outside a loop alone (jax issue 12868); it is not taken where neither side has more than 16 channels; and
 it is fast where channels enter in fours. benchmarks/convolutions.py measures the last two. Wide ones of 3 x 3 are
-faster as products of matrices (:mod:`winograd`). All values are those of the plain convolution but for rounding.
+faster as products of matrices (:mod:`winograd`). What is finite is that of the plain convolution but for rounding.
 """
 
 from collections.abc import Sequence

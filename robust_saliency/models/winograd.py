@@ -2,7 +2,10 @@
 
 Of 2 x 2 pixels of a convolution, which see 4 x 4 of the image: ``y = A' [(G k G') * (B' x B)] A``, where ``*`` is taken
 pixel by pixel and sums over channels, so that each of the 16 is one product of matrices over all places of all images.
-B' adds and subtracts, G halves too; the rounding error is about that of the plain sums.
+Of float32 the error is about that of plain sums, but zeros come out as zeros only where a whole tile is zero, and what
+is not finite spreads over its tile. It takes four times the memory of its image and of its result. A single image of
+few pixels and many channels loses time to the transform of the kernel; ``fits`` does not ask how many images there are,
+because a gradient must not depend on the batch.
 
 F(2 x 2, 3 x 3) of Lavin and Gray 2016 (1509.09308, section 4.1), after Winograd 1980.
 """
@@ -16,17 +19,19 @@ import jax.numpy as jnp
 from robust_saliency.types import Array
 
 MANY = 64  # channels: with fewer, to add and subtract takes longer than the multiplications that it saves
+_LARGEST = 64  # pixels of a side: on larger images memory is what takes the time
 Padding = Sequence[tuple[int, int]]
 Grid = Sequence[Sequence[Array]]
 
 
 def fits(x: Array, k: Array, padding: Padding, strides: tuple[int, int]) -> bool:
-    """Whether it saves time without losing digits: many channels on both sides, and at least a whole tile."""
+    """Whether a batch gains time and loses no digits: many channels on both sides, at least a tile, sizes known."""
+    sizes = _sizes(x, padding)
     return (
         x.dtype in (jnp.float32, jnp.float64)
         and (k.shape[:2], strides) == ((3, 3), (1, 1))
         and min(k.shape[2:]) >= MANY
-        and min(_sizes(x, padding)) >= 2
+        and all(isinstance(size, int) and 2 <= size <= _LARGEST for size in sizes)
     )
 
 
@@ -49,16 +54,12 @@ def _sizes(x: Array, padding: Padding) -> tuple[int, int]:
     return high, wide
 
 
-def _even(size: int) -> int:
-    return size + size % 2
-
-
 def _tiles(x: Array, padding: Padding) -> Grid:
     """``B' x B`` of all tiles, ``[B, H / 2, W / 2, C]`` each; what lacks to a last tile is zeros."""
-    high, wide = sizes = _sizes(x, padding)
-    rest = [(low, high + size % 2, 0) for (low, high), size in zip(padding, sizes, strict=True)]
+    sizes = _sizes(x, padding)
+    rest = [(before, after + size % 2, 0) for (before, after), size in zip(padding, sizes, strict=True)]
     pixels = _every_second(jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *rest, (0, 0, 0)]))
-    down, across = _even(high) // 2, _even(wide) // 2
+    down, across = (-(-size // 2) for size in sizes)
     grid = [
         [pixels[i % 2][j % 2][:, i // 2 : i // 2 + down, j // 2 : j // 2 + across] for j in range(4)] for i in range(4)
     ]
@@ -78,6 +79,8 @@ def _of_kernel(k: Array) -> Grid:
         outer, middle = (taps[0] + taps[2]) / 2, taps[1] / 2
         return taps[0], outer + middle, outer - middle, taps[2]
 
+    # Else XLA does this while it compiles, for seconds a layer, where a function is closed over the weights.
+    k = jax.lax.optimization_barrier(k)
     return _on_both_axes(spread, [[k[i, j] for j in range(3)] for i in range(3)])
 
 

@@ -1,0 +1,138 @@
+"""The figure of a paper's page: maps of several networks side by side, or the differences of some claims.
+
+    python docs/draw.py --page=docs/papers/scaat2023.md --study=runs/scaat2023 --map=gradient \\
+        --runs="standard=Clean images,scaat=SCAAT" --image
+    python docs/draw.py --page=docs/papers/kim2019.md --claims=score_follows_gradient,accuracy_falls
+
+The first reads the pictures of the first seed; photographs, whose licence may not be ours, only with --image.
+The second reads the summary beside the page. Both write a PNG beside the page.
+"""
+
+import argparse
+import io
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from robust_saliency import records
+from robust_saliency.report import load, stated_table
+
+FOUND = {"shown": "#0072b2", "opposite": "#d55e00"}
+REST = "#8a8f96"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--page", required=True, help="a Markdown file: where the picture goes")
+    parser.add_argument("--study", help="folder of a study, for its maps")
+    parser.add_argument("--map", default="gradient")
+    parser.add_argument("--runs", help="label=words,label=words: a row each")
+    parser.add_argument("--image", action="store_true", help="show the images too")
+    parser.add_argument("--claims", help="labels of claims, for their differences")
+    words = parser.parse_args()
+    if bool(words.study and words.runs) == bool(words.claims):
+        parser.error("Either --study and --runs, or --claims.")
+    page = Path(words.page)
+    try:
+        if words.claims:
+            figure = of_claims(json.loads(page.with_suffix(".json").read_text()), words.claims.split(","))
+        else:
+            figure = of_maps(words.study, words.map, _pairs(words.runs), words.image)
+    except ValueError as error:
+        parser.error(str(error))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    records.write_atomic(page.with_suffix(".png"), buffer.getvalue())
+
+
+def of_maps(directory: str, method: str, runs: dict[str, str], with_images: bool) -> Figure:
+    """A column an image, a row a run; each map in its own colours, up to its 99th percentile. ValueError: no such."""
+    study = load.read_study(directory)
+    shown = {label: _pictures(study, label, method) for label in runs}
+    first = next(iter(shown.values()))
+    count = len(first["image"])
+    rows = ["Image"] * with_images + list(runs.values())
+    figure = _empty(1.25 * count + 1.3, 1.25 * len(rows))
+    panels = figure.subplots(len(rows), count, squeeze=False)
+    for line, row in enumerate(panels):
+        row[0].set_ylabel(textwrap.fill(rows[line], 16), fontsize=9, rotation=0, ha="right", va="center")
+        for at, panel in enumerate(row):
+            panel.set_xticks([])
+            panel.set_yticks([])
+            if line == 0 and with_images:
+                image = first["image"][at]
+                panel.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
+            else:
+                values = np.abs(shown[list(runs)[line - with_images]][f"map/{method}"][at])
+                panel.imshow(values, cmap="inferno", vmin=0, vmax=np.quantile(values, 0.99))
+            if "lesion_mask" in first:
+                panel.contour(first["lesion_mask"][at] > 0, [0.5], colors="white", linewidths=0.8)
+    return figure
+
+
+def of_claims(summary: dict, labels: list[str]) -> Figure:
+    """A panel a claim: of each difference what was measured (filled) and what it is compared with (hollow)."""
+    claims = {claim["label"]: claim for claim in summary["claims"]}
+    lacking = [label for label in labels if label not in claims]
+    if lacking:
+        raise ValueError(f"No claim {lacking[0]!r}; there are {', '.join(claims)}.")
+    lines = {section.label: [row[0] for row in section.rows] for section in stated_table.sections(summary)}
+    heads = {
+        label: textwrap.wrap(f"{claims[label]['sentence']} {claims[label]['verdict'].capitalize()}.", 68)
+        for label in labels
+    }
+    heights = [2 * len(lines[label]) + len(heads[label]) + 2 for label in labels]
+    figure = _empty(9, 0.16 * sum(heights) + 0.5)
+    panels = figure.subplots(len(labels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for label, panel in zip(labels, panels, strict=True):
+        panel.set_title("\n".join(heads[label]), loc="left", fontsize=9)
+        for at, each in enumerate(claims[label]["differences"]):
+            if each["mean"] is None or each["other_mean"] is None:
+                continue
+            colour = FOUND.get(each["finding"], REST)
+            panel.plot([each["other_mean"], each["mean"]], [at, at], color=colour, linewidth=2)
+            panel.plot(each["other_mean"], at, "o", color=colour, markerfacecolor="white", markersize=6)
+            panel.plot(each["mean"], at, "o", color=colour, markersize=6)
+        panel.set_yticks(range(len(lines[label])), [textwrap.fill(line, 60) for line in lines[label]], fontsize=7.5)
+        panel.set_ylim(len(lines[label]) - 0.5, -0.5)
+        panel.tick_params(axis="x", labelsize=7.5)
+        panel.spines[["top", "right"]].set_visible(False)
+    handles = [
+        panels[0].plot([], [], "o-", color=colour, label=name)[0]
+        for name, colour in {**FOUND, "not shown": REST}.items()
+    ]
+    handles += [
+        panels[0].plot([], [], "o", color="black", markerfacecolor="white", label="what it is compared with")[0]
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def _pictures(study: load.Study, label: str, method: str) -> dict[str, np.ndarray]:
+    if label not in study.labels:
+        raise ValueError(f"The study has no run {label!r}, only {', '.join(study.labels)}.")
+    arrays = study.of(label)[0].pictures
+    if arrays is None or f"map/{method}" not in arrays:
+        raise ValueError(f"{label} has no pictures of the map {method!r}.")
+    return arrays
+
+
+def _pairs(words: str) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words.split(",")]
+    return {label: title or label for label, _, title in pairs}
+
+
+def _empty(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
