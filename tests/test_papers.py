@@ -21,12 +21,21 @@ def plain(paper, size):
     return config.to_plain(config_file.load(f"{tiny.ROOT}/configs/papers/{paper}.py:{size}"))
 
 
-@pytest.fixture(scope="module")
-def fill():
-    where = importlib.util.spec_from_file_location("fill", tiny.ROOT / "docs" / "fill.py")
+def of_docs(name):
+    where = importlib.util.spec_from_file_location(name, tiny.ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(where)
     where.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def fill():
+    return of_docs("fill")
+
+
+@pytest.fixture(scope="module")
+def draw():
+    return of_docs("draw")
 
 
 def test_there_are_papers():
@@ -72,7 +81,7 @@ def _matched(found, claim):
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_path, fill):
+def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_path, fill, draw):
     file = f"--config={tiny.ROOT}/configs/papers/{paper}.py:smoke"
     command = tiny.launch("--mode=study", file, f"--workdir={tmp_path / 'study'}", cwd=tmp_path)
     _, err = command.communicate(timeout=900)
@@ -96,6 +105,11 @@ def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_pat
     assert max(losses) > 0, "no attack fooled any network"
     table = stated_table.markdown(summary)
     assert all(claim["label"] in table for claim in summary["claims"])
+    labels = [claim["label"] for claim in summary["claims"]]
+    assert len(draw.of_claims(summary, labels).axes) == len(labels)
+    runs = {run.label: run.label for run in read.runs}
+    shown = draw.of_maps(tmp_path / "study", next(iter(settings["evaluation"]["maps"])), runs, with_images=True)
+    assert len(shown.axes) == (1 + len(runs)) * settings["evaluation"]["num_pictures"]
     before = (tmp_path / "study" / "report" / "claims.json").read_bytes()
     page = report.report(tmp_path / "study")
     assert (tmp_path / "study" / "report" / "claims.json").read_bytes() == before and page.exists()
