@@ -93,7 +93,7 @@ PARTS = ("shape", "ground", "image")
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
-    save_file({name: np.asarray(array) for name, array in torchvision_weights.state_dict(18).items()}, path)
+    save_file({name: np.asarray(array) for name, array in torchvision_weights.state_dict(18, 8).items()}, path)
     return path
 
 
@@ -113,11 +113,11 @@ def test_pretrained_explains_images_and_leaves_a_run_to_begin_with(weights, tmp_
     with Image.open(tmp_path / "maps.png") as picture:
         assert min(picture.size) > 200
 
-    classifier = models.make(models.ResNet18(stem="imagenet"), (32, 32, 3), 3)
+    classifier = models.make(models.ResNet18(stem="imagenet", width=8), (32, 32, 3), 3)
     fresh = jax.eval_shape(classifier.init, jax.random.key(0))
     init_from = config_sections.InitFrom(workdir="../run", exclude="logits")
     taken = initialise.from_run(fresh, init_from, str(tmp_path / "tuned"))
-    kernel = torchvision_weights.state_dict(18)["layer4.1.conv2.weight"]
+    kernel = torchvision_weights.state_dict(18, 8)["layer4.1.conv2.weight"]
     np.testing.assert_array_equal(taken["params"]["block4_2"]["conv2"]["conv"]["kernel"], kernel.transpose(2, 3, 1, 0))
     assert taken["params"]["logits"] == fresh["params"]["logits"]
 

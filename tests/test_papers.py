@@ -54,6 +54,13 @@ def test_the_pages_say_what_their_summaries_hold(fill):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+def test_a_page_has_its_figure_and_the_command_of_its_summary(path):
+    page = path.with_suffix(".md").read_text()
+    assert f"]({path.stem}.png)" in page and path.with_suffix(".png").stat().st_size > 10_000
+    assert json.loads(path.read_text())["command"] in page and "TODO" not in page
+
+
+@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
 def test_a_summary_is_of_the_claims_of_the_committed_config(path):
     summary = json.loads(path.read_text())
     assert len(summary["seeds"]) >= 3

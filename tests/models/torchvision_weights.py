@@ -19,12 +19,15 @@ CASES = {  # name -> depth, sides of the images
 CLASSES = 10
 
 
-def state_dict(depth):
-    """Name -> float32 array. BatchNorms have means that are not 0 and variances that are not 1."""
-    tensors = convolution("conv1", "bn1", 3, 64, 7)
-    channels = 64
+def state_dict(depth, first=64):
+    """Name -> float32 array. BatchNorms have means that are not 0 and variances that are not 1.
+
+    first: channels of the first layer, and of which the others have multiples; torchvision's own have 64.
+    """
+    tensors = convolution("conv1", "bn1", 3, first, 7)
+    channels = first
     for stage, blocks in enumerate(DEPTHS[depth]):
-        width = 64 * 2**stage
+        width = first * 2**stage
         out = width * (4 if depth == 50 else 1)
         for index in range(blocks):
             block = f"layer{stage + 1}.{index}"
