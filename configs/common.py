@@ -114,6 +114,7 @@ def metric(name: str, **changes) -> ConfigDict:
     config.within = placeholder(str)  # evidence_given_lesion
     config.tolerance = placeholder(int)  # pointing_game: pixels around the mask
     config.normalised = placeholder(bool)  # entropy; deletion, insertion: by the clean and the fully deleted score
+    config.least_change = placeholder(float)  # deletion, insertion, if normalised: of the score by all pixels together
     config.order = placeholder(str)  # deletion, insertion: morf or lerf; road: combined too
     config.points = placeholder(int)  # deletion, insertion, effective_complexity: both ends among them; road: neither
     config.score = placeholder(str)  # probability or logit; of a curve: accuracy, allegiance too

@@ -51,8 +51,8 @@ class Size(NamedTuple):
 
 SIZES = {
     "smoke": Size(2, 1, 2, 3, 4, 1, ("no_map", "weight_1", "until_flip")),
-    "small": Size(0, 9, 16, 11, 32, 3, tuple(CHOICES)),
-    "full": Size(0, 30, 32, 21, 64, 5, tuple(CHOICES)),
+    "small": Size(0, 9, 16, 41, 32, 3, tuple(CHOICES)),
+    "full": Size(0, 30, 32, 41, 64, 5, tuple(CHOICES)),
 }
 
 
@@ -102,6 +102,7 @@ def _evaluation(evaluation, epsilon, settings):
     curves = {name: evaluation.metrics[name] for name in ("deletion", "insertion")}
     for curve in curves.values():
         curve.points, curve.normalised = settings.points, True  # networks differ in confidence
+        curve.least_change = 0.1
     evaluation.metrics = {
         "gini": common.metric("gini"),
         "total_variation": common.metric("total_variation"),

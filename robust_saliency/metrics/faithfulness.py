@@ -31,6 +31,7 @@ class Perturbation(Relevance):
     points: int = 11
     score: str = "probability"
     normalised: bool = False
+    least_change: float = 0.0
     baseline: baselines.Baseline = baselines.Baseline()
 
     def __post_init__(self):
@@ -39,6 +40,10 @@ class Perturbation(Relevance):
         checks.one_of("score", self.score, perturbed.SCORES)
         if self.points < 2:
             raise ValueError(f"points must be at least 2, got {self.points}.")
+        if not 0 <= self.least_change < math.inf or (self.least_change and not self.normalised):
+            raise ValueError(
+                f"least_change must be at least 0, and 0 unless the curve is normalised, got {self.least_change}."
+            )
 
     @by_option
     def range(self) -> tuple[float, float]:
@@ -70,7 +75,9 @@ def deletion_curve(
 
     From ``f(x)`` to ``f(baseline)``; x axis: :func:`fractions`. score: 'probability' or 'logit' of the label;
     'accuracy', 1 where the argmax is the label, or 'allegiance', where it is that of the whole image, else 0.
-    ``normalised`` gives ``(f_k - f_b) / (f_x - f_b)``, NaN where ``|f_x - f_b|`` is below the rounding of the scores.
+    ``normalised`` gives ``(f_k - f_b) / (f_x - f_b)``, NaN where ``|f_x - f_b|`` is below the rounding of the scores or
+    ``least_change``: of an image that scores like the baseline the quotient is of any size, and one outweighs a mean of
+    hundreds.
     Ties are broken at random by ``key``, with one key an example independently of the batch; so a constant map deletes
     in random order. A map that is zero or not finite gives NaN. ValueError for an unknown order or score or fewer than
     two points.
@@ -142,11 +149,14 @@ def curve_of(logits: Array, labels: Labels, spec: Perturbation) -> Array:
     """The scores ``[B, points]`` of :func:`perturbed_logits`, as :func:`deletion_curve` says."""
     whole, empty = (-1, 0) if spec.inserting else (0, -1)
     scores = perturbed.scores(logits, labels, logits[:, whole], spec.score)
-    return _normalised(scores, scores[:, whole, None], scores[:, empty, None]) if spec.normalised else scores
+    if not spec.normalised:
+        return scores
+    return _normalised(scores, scores[:, whole, None], scores[:, empty, None], spec.least_change)
 
 
-def _normalised(scores: Array, whole: Array, empty: Array) -> Array:
-    tiny = jnp.finfo(scores.dtype).eps ** 0.5 * jnp.maximum(jnp.abs(whole), jnp.abs(empty))
+def _normalised(scores: Array, whole: Array, empty: Array, least_change: float) -> Array:
+    rounding = jnp.finfo(scores.dtype).eps ** 0.5 * jnp.maximum(jnp.abs(whole), jnp.abs(empty))
+    tiny = jnp.maximum(rounding, least_change)
     span = jnp.where(jnp.abs(whole - empty) > tiny, whole - empty, jnp.nan)
     return (scores - empty) / span
 

@@ -212,6 +212,27 @@ def test_normalised_is_nan_where_the_baseline_scores_as_the_image():
     np.testing.assert_array_equal(np.isnan(curve).all(-1), [True, False])
 
 
+def test_an_image_that_has_little_to_lose_would_outweigh_all_others():
+    """Of SCAAT's study: one of 256 images fell by 3e-4, and its quotient of 82 was the mean's."""
+    signs = np.ones((1, SIDE, SIDE, CHANNELS), np.float32)
+    signs[:, SIDE // 2 :] = -1
+    images = jnp.concatenate([jnp.maximum(signs, 0), jnp.ones_like(signs)]).at[1, 0, 0].add(1e-3)
+
+    def cancelling(x):
+        return jnp.stack([jnp.sum(x * signs, (1, 2, 3)), jnp.zeros(len(x))], 1)
+
+    spec = dataclasses.replace(logit, normalised=True)
+    plain, kept = (
+        perturb(deletion_curve, each, np.repeat(optimal, 2, axis=0), images, cancelling, labels=jnp.zeros(2, jnp.int32))
+        for each in (spec, dataclasses.replace(spec, least_change=0.1))
+    )
+    assert np.abs(plain[0]).max() <= 1 and np.abs(plain[1]).max() > 100
+    np.testing.assert_array_equal(kept[0], plain[0])
+    assert np.isnan(kept[1]).all()
+    with pytest.raises(ValueError, match=r"0 unless the curve is normalised, got 0\.1"):
+        Deletion(least_change=0.1)
+
+
 def test_oracle_beats_random_and_the_mask_beats_its_complement(key):
     planted = np.zeros((SIDE, SIDE), np.float32)
     planted[1:3, 1:3] = 1.0
