@@ -38,7 +38,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "smoke": Size(("cnn",), 64, 48, 4, 1, 1, 1),
-    "small": Size(tuple(LAST), 3072, 768, 16, 16, 6, 3),
+    "small": Size(tuple(LAST), 3072, 4096, 16, 16, 6, 3),
     "full": Size(tuple(LAST), 16384, 4096, 32, 30, 20, 5),
 }
 PASSES = 3  # over an image, forward and backward, of the consistent loss with FGSM
