@@ -88,7 +88,7 @@ def of_claims(summary: dict, labels: list[str]) -> Figure:
         for label in labels
     }
     heights = [2 * len(lines[label]) + len(heads[label]) + 2 for label in labels]
-    figure = _empty(9, 0.16 * sum(heights) + 0.5)
+    figure = _empty(10, 0.16 * sum(heights) + 0.5)
     panels = figure.subplots(len(labels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for label, panel in zip(labels, panels, strict=True):
         panel.set_title("\n".join(heads[label]), loc="left", fontsize=9)
@@ -99,7 +99,7 @@ def of_claims(summary: dict, labels: list[str]) -> Figure:
             panel.plot([each["other_mean"], each["mean"]], [at, at], color=colour, linewidth=2)
             panel.plot(each["other_mean"], at, "o", color=colour, markerfacecolor="white", markersize=6)
             panel.plot(each["mean"], at, "o", color=colour, markersize=6)
-        panel.set_yticks(range(len(lines[label])), [textwrap.fill(line, 60) for line in lines[label]], fontsize=7.5)
+        panel.set_yticks(range(len(lines[label])), [textwrap.fill(line, 76) for line in lines[label]], fontsize=7)
         panel.set_ylim(len(lines[label]) - 0.5, -0.5)
         panel.tick_params(axis="x", labelsize=7.5)
         panel.spines[["top", "right"]].set_visible(False)

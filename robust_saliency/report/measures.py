@@ -20,6 +20,12 @@ from robust_saliency.report.load import CONFIDENCE, CORRECT, Column, Run, Study
 ROAR = {"roar": "remove", "kar": "keep"}
 NEURONS = "neurons"
 OF_IMAGES = ("r1", "r2")
+OF_UNITS = {
+    "cs1": "CS1 (classes shown)",
+    "cs2": "CS2 (classes taken for)",
+    "iou": "Best IoU with a concept",
+    "consistency": "Consistency of classes",
+}
 OF_ABLATION = {"lost": "What the prediction loses", "flipped": "Share of predictions that change"}
 
 
@@ -68,7 +74,8 @@ def title(study: Study, metric: str) -> str:
         _, column, layer = metric.split(":")
         if column in OF_ABLATION:
             return f"{OF_ABLATION[column]} without units of {layer}"
-        return f"{column} of {layer}'s units" if column not in OF_IMAGES else f"{column} of {layer}"
+        place = layer if column in OF_IMAGES else f"{layer}'s units"
+        return f"{OF_UNITS.get(column, column)} of {place}"
     attack = metric.removeprefix("robust:")
     return f"Accuracy under {attack}" if attack != metric else metric.capitalize()
 

@@ -201,5 +201,5 @@ def _finding(verdict: statistics.Verdict, by_seed: dict[int, float], difference:
         return "not shown"
     if verdict.finding == "higher":
         return "shown"
-    is_less = min(sign * difference.low, sign * difference.high) > 0
-    return "less than stated" if is_less else "opposite"
+    is_opposite = max(sign * difference.low, sign * difference.high) < 0
+    return "opposite" if is_opposite else "less than stated"

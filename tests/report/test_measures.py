@@ -135,12 +135,12 @@ def test_two_metrics_of_the_same_units_can_be_compared(directory):
     [found], verdicts = differences(directory)
     assert verdicts == ["holds"] and found.difference.mean == pytest.approx(0.25)
     text = stated_table.markdown(stated.described(load.read_study(directory)))
-    assert "cs1 of conv4's units: linf above cs2 of conv4's units" in text
+    assert "CS1 (classes shown) of conv4's units: linf above CS2 (classes taken for) of conv4's units" in text
 
 
 def test_titles_are_words(directory):
     study = load.read_study(directory)
     names = ("gini", "roar", "neurons:cs1:conv4", "neurons:r2:conv4", "robust:l2", "accuracy")
     assert [measures.title(study, name) for name in names] == [
-        "Gini", "ROAR score", "cs1 of conv4's units", "r2 of conv4", "Accuracy under l2", "Accuracy",
+        "Gini", "ROAR score", "CS1 (classes shown) of conv4's units", "r2 of conv4", "Accuracy under l2", "Accuracy",
     ]  # fmt: skip

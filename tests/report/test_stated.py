@@ -213,3 +213,15 @@ def test_a_claim_of_what_was_not_measured_is_told(tmp_path, changes, message):
     study = study_of(tmp_path / "study", {"sparser": [expected("gini") | changes]})
     with pytest.raises(ValueError, match=message):
         stated.judged(study)
+
+
+def test_no_difference_at_all_is_less_than_stated(tmp_path):
+    study = study_of(tmp_path / "study", {"much": [expected("gini", by=0.1)]})
+    for run, other in zip(study.of("linf"), study.of("standard"), strict=True):
+        table = records.read_csv(run.folder / "maps.csv")
+        table["gini"] = records.read_csv(other.folder / "maps.csv")["gini"]
+        (run.folder / "maps.csv").unlink()
+        records.write_csv(run.folder / "maps.csv", table)
+    [judged] = stated.judged(load.read_study(tmp_path / "study"))
+    [found] = judged.differences
+    assert (found.difference.low, found.difference.high, found.finding) == (0, 0, "less than stated")
