@@ -100,7 +100,7 @@ def test_all_settings_of_a_metric_are_given_those_left_at_their_defaults_too():
     assert facts["description"] == "Area under the score as the pixels are deleted, most relevant first."
     assert facts["settings"] == {
         "sign": "abs", "order": "morf", "points": "5", "score": "probability", "normalised": "False",
-        "baseline": "blur of sigma 3.0",
+        "least_change": "0", "baseline": "blur of sigma 3.0",
     }  # fmt: skip
     assert (facts["name"], facts["ties"]) == ("deletion_auc", "in random order")
 
