@@ -11,7 +11,8 @@ jax.config.update("jax_num_cpu_devices", os.cpu_count())
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BENCHMARKS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [BENCHMARKS, os.path.dirname(BENCHMARKS)]
 import serving  # noqa: E402
 
 from configs import common  # noqa: E402
