@@ -9,7 +9,6 @@ The second reads the summary beside the page. Both write a PNG beside the page.
 """
 
 import argparse
-import io
 import json
 import sys
 import textwrap
@@ -21,7 +20,8 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from robust_saliency import records
-from robust_saliency.report import load, stated_table
+from robust_saliency.report import colours, figures, load, stated_table
+from robust_saliency.report.pictures import colour_limit
 
 FOUND = {"shown": "#0072b2", "opposite": "#d55e00"}
 REST = "#8a8f96"
@@ -44,36 +44,34 @@ def main() -> None:
             figure = of_claims(json.loads(page.with_suffix(".json").read_text()), words.claims.split(","))
         else:
             figure = of_maps(words.study, words.map, _pairs(words.runs), words.image)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    records.write_atomic(page.with_suffix(".png"), buffer.getvalue())
+    records.write_atomic(page.with_suffix(".png"), figures.png(figure))
 
 
 def of_maps(directory: str, method: str, runs: dict[str, str], with_images: bool) -> Figure:
-    """A column an image, a row a run; each map in its own colours, up to its 99th percentile. ValueError: no such."""
+    """A column an image, a row a run; each map in its own colours. ValueError where the study has no such picture."""
     study = load.read_study(directory)
     shown = {label: _pictures(study, label, method) for label in runs}
     first = next(iter(shown.values()))
+    rows = {"Image": first["image"]} if with_images else {}
+    rows |= {words: _coloured(shown[label][f"map/{method}"]) for label, words in runs.items()}
     count = len(first["image"])
-    rows = ["Image"] * with_images + list(runs.values())
     figure = _empty(1.25 * count + 1.3, 1.25 * len(rows))
     panels = figure.subplots(len(rows), count, squeeze=False)
-    for line, row in enumerate(panels):
-        row[0].set_ylabel(textwrap.fill(rows[line], 16), fontsize=9, rotation=0, ha="right", va="center")
-        for at, panel in enumerate(row):
-            panel.set_xticks([])
-            panel.set_yticks([])
-            if line == 0 and with_images:
-                image = first["image"][at]
-                panel.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
-            else:
-                values = np.abs(shown[list(runs)[line - with_images]][f"map/{method}"][at])
-                panel.imshow(values, cmap="inferno", vmin=0, vmax=np.quantile(values, 0.99))
+    for line, (words, pictures) in zip(panels, rows.items(), strict=True):
+        line[0].set_ylabel(textwrap.fill(words, 16), fontsize=9, rotation=0, ha="right", va="center")
+        for at, panel in enumerate(line):
+            panel.set(xticks=[], yticks=[])
+            panel.imshow(pictures[at].squeeze(), cmap="gray", vmin=0, vmax=1)  # colours where there are three channels
             if "lesion_mask" in first:
                 panel.contour(first["lesion_mask"][at] > 0, [0.5], colors="white", linewidths=0.8)
     return figure
+
+
+def _coloured(maps: np.ndarray) -> list[np.ndarray]:
+    table = colours.colour_table("magnitude")
+    return [table[colours.levels(values, colour_limit([values]), "magnitude")] for values in maps]
 
 
 def of_claims(summary: dict, labels: list[str]) -> Figure:

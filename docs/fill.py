@@ -33,9 +33,10 @@ def main() -> None:
         if words.study:
             summary = json.dumps(summarised(words.study), indent=1) + "\n"
             Path(words.page).with_suffix(".json").write_text(summary)
-    except ValueError as error:
+        filled_pages = pages()
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    for page, text in pages().items():
+    for page, text in filled_pages.items():
         page.write_text(text)
 
 
@@ -103,7 +104,7 @@ def _with_interval(values: list[float | None]) -> str:
 
 def papers_table(summaries: dict[str, dict]) -> str:
     """One row a claim of every paper: the verdict, its first difference, and what it rests on."""
-    heads = ("Paper", "Claim", "Verdict", "Shown", "First difference", "Seeds", "Hardware, hours")
+    heads = ("Paper", "Claim", "Verdict", "Shown", "First difference", "Seeds", "Hardware, hours", "Command")
     lines = [heads, ["---"] * len(heads)]
     for name, summary in summaries.items():
         made = f"{summary['hardware'].get('devices', '')}, {summary['seconds'] / 3600:.1f} h"
@@ -113,6 +114,7 @@ def papers_table(summaries: dict[str, dict]) -> str:
             lines.append([
                 f"[{name}](papers/{name}.md)", claim["sentence"], claim["verdict"],
                 f"{shown} of {len(section.rows)}", f"{first[0]}: {first[3]}", str(len(summary["seeds"])), made,
+                f"`{summary['command']}`",
             ])  # fmt: skip
     return numbers.ascii_minus("".join(f"{table_line(fields)}\n" for fields in lines))
 

@@ -5,6 +5,12 @@ from collections.abc import Iterable, Mapping
 
 DIRECTIONS = ("higher", "lower")
 FLOORS = "floors"  # in than_map: each of the maps that never look at the network, and the method's own average
+# Columns of --mode=neurons by what they are of: neurons:<column>:<layer>.
+OF_NEURONS = {
+    "units": ("by_chance", "class_share", "consistency", "cs1", "cs2", "iou", "mean", "threshold"),
+    "images": ("r1", "r2"),
+    "predictions": ("flipped", "lost"),
+}
 
 
 @dataclasses.dataclass(frozen=True)

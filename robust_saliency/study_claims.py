@@ -5,17 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from robust_saliency import checks, config_fields
 from robust_saliency.evaluate_blind import average_label
-from robust_saliency.stated import FLOORS, Claim
+from robust_saliency.stated import FLOORS, OF_NEURONS, Claim
 
 WHERE = "config.study.claims"
 ROAR = ("roar", "kar")  # scores of --mode=roar
 ROAR_FLOORS = ("random", "centre_gaussian", "sobel")
-# Of --mode=neurons, by what they are of: neurons:<column>:<layer>.
-NEURONS = {
-    "units": ("by_chance", "class_share", "consistency", "cs1", "cs2", "iou", "mean", "threshold"),
-    "images": ("r1", "r2"),
-    "predictions": ("flipped", "lost"),
-}
 UNITS = ("traced", "random")  # that a prediction loses
 
 
@@ -76,8 +70,8 @@ def _check_units(metric: str, method: str, where: str) -> None:
     parts = metric.split(":")
     if len(parts) != 3 or not parts[2]:
         raise ValueError(f"{where}: {metric!r} must be neurons:<column>:<layer>.")
-    checks.one_of(f"column of neurons in {where}", parts[1], [name for names in NEURONS.values() for name in names])
-    choices = UNITS if parts[1] in NEURONS["predictions"] else ("",)
+    checks.one_of(f"column of neurons in {where}", parts[1], [name for names in OF_NEURONS.values() for name in names])
+    choices = UNITS if parts[1] in OF_NEURONS["predictions"] else ("",)
     checks.one_of(f"map of {metric} in {where}", method, choices)
 
 
@@ -86,7 +80,7 @@ def _of_what(metric: str) -> tuple[str, str]:
     if not metric.startswith("neurons:"):
         return "images", ""
     _, column, layer = metric.split(":")
-    kind = next(kind for kind, names in NEURONS.items() if column in names)
+    kind = next(kind for kind, names in OF_NEURONS.items() if column in names)
     return (kind, "") if kind == "images" else (kind, layer)
 
 

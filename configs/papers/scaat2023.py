@@ -44,15 +44,16 @@ class Size(NamedTuple):
     epochs: int  # of SCAAT, from there on
     num_steps: int  # of integrated gradients
     points: int  # of deletion and insertion
+    least_change: float  # that they are divided by
     num_samples: int  # of infidelity
     seeds: int
     choices: tuple[str, ...]  # of CHOICES
 
 
 SIZES = {
-    "smoke": Size(2, 1, 2, 3, 4, 1, ("no_map", "weight_1", "until_flip")),
-    "small": Size(0, 9, 16, 41, 32, 3, tuple(CHOICES)),
-    "full": Size(0, 30, 32, 41, 64, 5, tuple(CHOICES)),
+    "smoke": Size(2, 1, 2, 3, 0.0, 4, 1, ("no_map", "weight_1", "until_flip")),
+    "small": Size(0, 9, 16, 41, 0.1, 32, 3, tuple(CHOICES)),
+    "full": Size(0, 30, 32, 41, 0.1, 64, 5, tuple(CHOICES)),
 }
 
 
@@ -102,7 +103,7 @@ def _evaluation(evaluation, epsilon, settings):
     curves = {name: evaluation.metrics[name] for name in ("deletion", "insertion")}
     for curve in curves.values():
         curve.points, curve.normalised = settings.points, True  # networks differ in confidence
-        curve.least_change = 0.1
+        curve.least_change = settings.least_change
     evaluation.metrics = {
         "gini": common.metric("gini"),
         "total_variation": common.metric("total_variation"),

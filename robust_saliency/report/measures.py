@@ -16,10 +16,10 @@ import numpy as np
 from robust_saliency import records
 from robust_saliency.report import roar_scores
 from robust_saliency.report.load import CONFIDENCE, CORRECT, Column, Run, Study
+from robust_saliency.stated import OF_NEURONS
 
 ROAR = {"roar": "remove", "kar": "keep"}
 NEURONS = "neurons"
-OF_IMAGES = ("r1", "r2")
 OF_UNITS = {
     "cs1": "CS1 (classes shown)",
     "cs2": "CS2 (classes taken for)",
@@ -55,7 +55,7 @@ def reader(study: Study) -> Reader:
         if metric.startswith(f"{NEURONS}:"):
             _, name, layer = metric.split(":")
             found = _of_neurons(run.folder.parent / "neurons", name, layer, method)
-            return found if name not in (*OF_IMAGES, *OF_ABLATION) else _grouped(found, run)
+            return found if name in OF_NEURONS["units"] else _grouped(found, run)
         column = _column(study, metric, method)
         scores = run.scores
         return Values(scores.ids, scores.groups, scores.values[:, scores.columns.index(column)])
@@ -74,7 +74,7 @@ def title(study: Study, metric: str) -> str:
         _, column, layer = metric.split(":")
         if column in OF_ABLATION:
             return f"{OF_ABLATION[column]} without units of {layer}"
-        place = layer if column in OF_IMAGES else f"{layer}'s units"
+        place = layer if column in OF_NEURONS["images"] else f"{layer}'s units"
         return f"{OF_UNITS.get(column, column)} of {place}"
     attack = metric.removeprefix("robust:")
     return f"Accuracy under {attack}" if attack != metric else metric.capitalize()
@@ -104,7 +104,7 @@ def _grouped(found: Values, run: Run) -> Values:
 
 
 def _of_neurons(folder: Path, column: str, layer: str, method: str) -> Values:
-    of_layer = column not in OF_IMAGES
+    of_layer = column not in OF_NEURONS["images"]
     name = f"{column}_{method}" if column in OF_ABLATION else column if of_layer else f"{column}:{layer}"
     path = folder / (f"{'ablation' if column in OF_ABLATION else 'units'}.csv" if of_layer else "examples.csv")
     if not records.is_there(path):

@@ -10,8 +10,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from robust_saliency.models.convolution import AXES, conv_general_dilated
+from robust_saliency.models.winograd import MANY
 
-MANY = 64
 # (height, width), padding: whole tiles, half a tile over, one tile, wider than asked, cropping
 WINDOWS = [
     ((8, 6), "SAME"),
