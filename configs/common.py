@@ -542,6 +542,8 @@ def _neurons() -> ConfigDict:
     config.hierarchy = ""  # JSON file {child: parent}, classes among them, for consistency; '' = classes stand alone
     config.sigma = 1.0  # of the affinity of two classes, in edges of that tree
     config.attack = attack()  # makes the adversarial images of CS1, CS2, r1, r2
+    config.ensemble = ()  # or else against these runs together, as "('../cnn','../vgg')", from the run's own folder:
+    config.optimisation = _optimisation()  # how
     config.score = "log_odds"  # what a prediction loses without a unit: log_odds, logit, probability
     config.removed = "zero"  # what a unit becomes that is taken away: zero, mean
     config.num_mistakes = 32  # most confident wrong predictions that are traced, and as many right ones
@@ -549,6 +551,21 @@ def _neurons() -> ConfigDict:
     config.num_shown = 2  # units of each concept (of each class, where there are no masks) drawn on the page
     config.ascent_steps = 40  # of what a unit would like to see; 0 = none
     config.ascent_step_size = 0.5  # pixels, in L2
+    return config
+
+
+def _optimisation() -> ConfigDict:
+    config = ConfigDict()
+    config.norm = "linf"  # linf, l2 or l1
+    config.epsilon = 8 / 255  # radius in pixels that adversarial images stay in
+    config.num_adversaries = 10  # of an image
+    config.target = "random"  # a wrong class for each; least_likely; none = away from the label
+    config.num_steps = 20  # of Adam, each a gradient of every network
+    config.learning_rate = 0.005  # pixels
+    config.distance = "l2"  # what is kept small: l2, squared_l2, rms
+    config.distance_weight = 0.1
+    config.combine = "losses"  # what is averaged over the networks: losses, logits, probabilities
+    config.start_scale = 0.01  # pixels, deviation of the noise that each begins with
     return config
 
 

@@ -185,10 +185,12 @@ class Neurons:
     :class:`robust_saliency.neurons.Dissection`; num_shuffles: times that the masks are those of other images. num_top:
     the k of :func:`robust_saliency.neurons.top`; hierarchy: JSON file {child: parent} of the classes, '' = each stands
     alone; sigma: see :class:`robust_saliency.neurons.Affinity`. attack: makes the adversarial images of CS1, CS2, r1
-    and r2. score: see :class:`robust_saliency.neurons.Tracing`; removed: a unit that is taken away becomes 'zero', or
-    its 'mean' over the images. num_mistakes: the most confident wrong predictions that are traced, and as many right
-    ones, to num_influential units each. num_shown: units of a concept, or else of a class, that are drawn.
-    ascent_steps, ascent_step_size: of their visualisation, see :class:`robust_saliency.neurons.Ascent`.
+    and r2, one an image; or else, where there is an ensemble (workdirs of runs, from the run's own), optimisation makes
+    several, against all of these together. score: see :class:`robust_saliency.neurons.Tracing`; removed: a unit that is
+    taken away becomes 'zero', or its 'mean' over the images. num_mistakes: the most confident wrong predictions that
+    are traced, and as many right ones, to num_influential units each. num_shown: units of a concept, or else of a
+    class, that are drawn. ascent_steps, ascent_step_size: of their visualisation, see
+    :class:`robust_saliency.neurons.Ascent`.
     """
 
     layers: tuple[str, ...] = ()
@@ -202,6 +204,8 @@ class Neurons:
     hierarchy: str = ""
     sigma: float = 1.0
     attack: attacks.PGD = dataclasses.field(default_factory=attacks.PGD)
+    ensemble: tuple[str, ...] = ()
+    optimisation: attacks.EnsembleOptimisation = dataclasses.field(default_factory=attacks.EnsembleOptimisation)
     score: str = "log_odds"
     removed: str = "zero"
     num_mistakes: int = 32
@@ -215,6 +219,8 @@ class Neurons:
         checks.one_of("neurons.removed", self.removed, ("mean", "zero"))
         if len(set(self.layers)) < len(self.layers):
             raise ValueError(f"neurons.layers names a layer twice: {', '.join(self.layers)}.")
+        if "" in self.ensemble:
+            raise ValueError("neurons.ensemble must name workdirs, got ''.")
         neurons.Tracing(score=self.score)
         neurons.Affinity(sigma=self.sigma)
 

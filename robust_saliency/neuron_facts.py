@@ -10,14 +10,12 @@ from robust_saliency import data as data_lib
 from robust_saliency import neurons, sharding
 from robust_saliency.config_sections import Neurons
 from robust_saliency.data.splits import permutation
+from robust_saliency.neuron_adversaries import Adversaries, top_of
 from robust_saliency.neuron_subject import Examples, Layer, Subject, masks_of
 from robust_saliency.progress import Progress
-from robust_saliency.randomness import key_of, per_example_keys
 
-# Of one device: what joins the examples of a batch.
-_top = jax.jit(neurons.top, static_argnames="k")
+# Of one device: it joins the examples of a batch.
 _tail = jax.jit(neurons.tail, static_argnames="most")
-_ratios = jax.jit(neurons.representation_ratios)
 
 
 def measure(subject: Subject, settings: Neurons) -> tuple[Examples, list[Layer]]:
@@ -26,23 +24,23 @@ def measure(subject: Subject, settings: Neurons) -> tuple[Examples, list[Layer]]
     thresholds = {name: neurons.tail_thresholds(found.tail, settings.dissection) for name, found in first.items()}
     second = _Second(subject, settings, examples, first, thresholds)
     second.run()
-    layers = [
-        Layer(
+    adversaries, layers = second.adversaries, []
+    for name, found in first.items():
+        r1, r2 = adversaries.ratios(name)
+        layer = Layer(
             name=name,
             size=found.size,
             thresholds=jax.device_get(thresholds[name]),
             mean=found.sum / (len(examples.ids) * found.size[0] * found.size[1]),
             top=jax.device_get(found.top),
-            adversarial=jax.device_get(second.top[name]),
+            adversarial=jax.device_get(adversaries.top[name]),
             totals=second.totals(name, 0) if subject.concepts else None,
             chance=second.chance(name) if subject.concepts else None,
-            r1=np.concatenate(second.r1[name]),
-            r2=np.concatenate(second.r2[name]),
+            r1=r1,
+            r2=r2,
         )
-        for name, found in first.items()
-    ]
-    fooled = np.concatenate(second.fooled)
-    return examples._replace(taken_for=np.concatenate(second.taken_for), fooled=fooled), layers
+        layers.append(layer)
+    return examples._replace(taken_for=adversaries.taken_for, fooled=adversaries.fooled), layers
 
 
 class _First(NamedTuple):
@@ -71,8 +69,8 @@ def _first_pass(subject: Subject, settings: Neurons) -> tuple[Examples, dict[str
                 found[name] = _joined(found[name], more) if name in found else more
             progress.update()
     ids, labels, predictions, confidences = (np.concatenate(column) for column in zip(*rows, strict=True))
-    unknown = np.zeros(len(ids), int)
-    return Examples(ids, labels, predictions, confidences, unknown, unknown > 0), found
+    none = np.zeros((len(ids), 0), int)
+    return Examples(ids, labels, predictions, confidences, none, none > 0), found
 
 
 def _first_of(activations: np.ndarray, held: dict, num: int, num_classes: int, settings: Neurons) -> _First:
@@ -84,7 +82,7 @@ def _first_of(activations: np.ndarray, held: dict, num: int, num_classes: int, s
     return _First(
         (height, width),
         _tail(activations, most=most, valid=valid),
-        _top(activations, held["id"], k=settings.num_top, valid=valid),
+        top_of(activations, held["id"], k=settings.num_top, valid=valid),
         wide.sum((0, 1, 2)),
         np.stack([flat[labels == label].sum(0) for label in range(num_classes)]),
     )
@@ -104,17 +102,13 @@ class _Second:
     """Collects, batch by batch, what needs thresholds and class means: overlaps, and adversarial images."""
 
     def __init__(self, subject: Subject, settings: Neurons, examples: Examples, first: dict, thresholds: dict):
-        self._subject, self._settings, self._examples = subject, settings, examples
+        self._subject, self._settings = subject, settings
         self._thresholds = {name: np.asarray(found.values) for name, found in thresholds.items()}
         counts = np.bincount(examples.labels, minlength=len(subject.class_names)).astype(np.float64)
         counts[counts == 0] = np.nan
-        self._means = {name: (found.class_sums / counts[:, None]).astype(np.float32) for name, found in first.items()}
+        means = {name: (found.class_sums / counts[:, None]).astype(np.float32) for name, found in first.items()}
+        self.adversaries = Adversaries(subject, settings, examples, means)
         self._counts: dict[tuple[str, int], neurons.Overlaps] = {}
-        self.top: dict[str, neurons.Top] = {}
-        self.r1: dict[str, list] = {name: [] for name in first}
-        self.r2: dict[str, list] = {name: [] for name in first}
-        self.taken_for: list[np.ndarray] = []
-        self.fooled: list[np.ndarray] = []
         self.num_shuffles = 0
 
     def run(self) -> None:
@@ -122,15 +116,12 @@ class _Second:
         orders = [subject.indices, *_others(subject.indices, self._settings.num_shuffles if subject.concepts else 0)]
         self.num_shuffles = len(orders) - 1
         batches = [data_lib.eval_batches(subject.split, batch_size=size, indices=order) for order in orders]
-        done = 0
         with Progress("concepts and adversarial images", -(-len(subject.indices) // size), 0, size) as progress:
             for held, *others in zip(*batches, strict=True):
-                here = slice(done, done + int(held["valid"].sum()))
-                done = here.stop
-                self._add(held, others, self._examples.predictions[here])
+                self._add(held, others)
                 progress.update()
 
-    def _add(self, held: dict, others: list[dict], predictions: np.ndarray) -> None:
+    def _add(self, held: dict, others: list[dict]) -> None:
         subject, mesh, programs = self._subject, self._subject.mesh, self._subject.programs
         names = ("image", "label", "id", "valid")
         batch = sharding.put_batch({name: held[name] for name in names}, mesh)
@@ -141,30 +132,13 @@ class _Second:
                 masks = sharding.put_batch({"masks": masks_of(rows)}, mesh)["masks"]
                 counts = programs.overlaps(real, self._thresholds, masks, batch["valid"])
                 self._count(shuffle, jax.device_get(sharding.waited(counts, mesh)))
-        keys = per_example_keys(key_of("neurons"), batch["id"])
-        changed = sharding.waited(programs.attacked(subject.variables, keys, images, batch["label"]), mesh)
-        seen = jax.device_get(sharding.waited(programs.look(subject.variables, changed), mesh))
-        self._compare(held, jax.device_get(real), seen, predictions)
+        self.adversaries.add(batch, images, jax.device_get(real), held["valid"])
 
     def _count(self, shuffle: int, counts: dict[str, neurons.Overlaps]) -> None:
         for name, each in counts.items():
             summed = neurons.Overlaps(*(count.sum(0, dtype=np.int64) for count in each))
             before = self._counts.get((name, shuffle))
             self._counts[name, shuffle] = summed if before is None else before + summed
-
-    def _compare(self, held: dict, real: dict, seen: dict, predictions: np.ndarray) -> None:
-        valid, labels = held["valid"], held["label"]
-        taken_for = seen["logits"].argmax(-1).astype(labels.dtype)
-        fooled = np.zeros(len(valid), bool)
-        fooled[valid] = (predictions == labels[valid]) & (taken_for != labels)[valid]
-        for name, activations in seen["activations"].items():
-            top = _top(activations, held["id"], k=self._settings.num_top, valid=fooled)
-            self.top[name] = neurons.merge(self.top[name], top) if name in self.top else top
-            ratios = _ratios(activations, real[name], labels, taken_for, self._means[name])
-            self.r1[name].append(np.where(fooled, ratios.r1, np.nan)[valid])
-            self.r2[name].append(np.where(fooled, ratios.r2, np.nan)[valid])
-        self.taken_for.append(taken_for[valid])
-        self.fooled.append(fooled[valid])
 
     def totals(self, name: str, shuffle: int) -> neurons.Overlaps:
         return self._counts[name, shuffle]

@@ -19,7 +19,8 @@ class Programs(NamedTuple):
     """Jitted; every row of a result is of one example alone, so that no device waits for another.
 
     to_float(images) -> images. look(variables, images) -> {'logits', 'activations': by layer ``[B, h, w, U]``}.
-    attacked(variables, keys, images, labels) -> images. overlaps(activations, thresholds, masks, valid) -> by layer
+    attacked(variables, ensemble, keys, images, labels) -> ``[B, A, H, W, C]``; ensemble: the variables of its networks,
+    () = the network alone is attacked. overlaps(activations, thresholds, masks, valid) -> by layer
     :class:`neurons.Overlaps`. differences(variables, images, classes, absent) -> by layer ``[B, U]``; absent: by layer
     ``[U]``. ablated(variables, images, classes, absent, taken) -> by layer :class:`neurons.Ablated`; taken: by layer
     ``[B, U]``. ascend[layer](variables, state, units, num_steps) -> state.
@@ -54,16 +55,28 @@ def layers_of(classifier: models.Classifier, variables: Any, image_shape: tuple[
 
 
 @functools.lru_cache(maxsize=8)
-def make_programs(classifier: models.Classifier, layers: tuple[str, ...], settings: Neurons) -> Programs:
-    """The programs for ``layers`` of ``classifier``; the same objects, so the same compiled code, again."""
+def make_programs(
+    classifier: models.Classifier,
+    layers: tuple[str, ...],
+    settings: Neurons,
+    ensemble: tuple[models.Classifier, ...] = (),
+) -> Programs:
+    """The programs for ``layers`` of ``classifier``; the same objects, so the same compiled code, again.
+
+    ensemble: the networks that adversarial images are made against together; () = ``classifier`` alone.
+    """
 
     def look(variables, images):
         activations, logits = neurons.look(classifier.logits_fn(variables), images, layers)
         return {"logits": logits, "activations": activations}
 
-    def attacked(variables, keys, images, labels):
+    def attacked(variables, ensemble_variables, keys, images, labels):
+        if ensemble:
+            members = [each.logits_fn(held) for each, held in zip(ensemble, ensemble_variables, strict=True)]
+            return attacks.ensemble_optimisation(members, keys, images, labels, settings.optimisation).images
         logits_fn = classifier.logits_fn(variables)
-        return attacks.run(lambda x: losses.cross_entropy(logits_fn(x), labels), keys, images, settings.attack)
+        changed = attacks.run(lambda x: losses.cross_entropy(logits_fn(x), labels), keys, images, settings.attack)
+        return changed[:, None]
 
     def overlaps(activations, thresholds, masks, valid):
         return {name: neurons.overlaps(activations[name], thresholds[name], masks, valid) for name in layers}

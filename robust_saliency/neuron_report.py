@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from robust_saliency import (
     descriptions,
     environment,
     initialise,
+    models,
     neuron_ablation,
     neuron_pictures,
     neuron_summary,
@@ -55,7 +57,7 @@ def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | No
             "title": experiment.plain.get("title", ""),
             "run": f"{os.path.basename(os.path.abspath(workdir))}, seed {experiment.seed}",
             "settings": _plain(experiment.neurons),
-            "identity": _identity(experiment.neurons),
+            "identity": _identity(experiment, workdir),
             "data": data.description,
             "data_config": experiment.plain.get("data"),
             "checkpoint_step": step,
@@ -84,7 +86,22 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tup
     initialise.check_fits(described, data)
     data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
     mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.neurons.batch_size")
-    return subject(classifier, variables, data, mesh, settings), step
+    ensemble = [_member(place, experiment, data) for place in _ensemble(experiment, workdir)]
+    return subject(classifier, variables, data, mesh, settings, ensemble), step
+
+
+def _ensemble(experiment: Experiment, workdir: str) -> list[str]:
+    """The folders of the runs that adversarial images are made against together."""
+    return [os.path.normpath(os.path.join(workdir, place)) for place in experiment.neurons.ensemble]
+
+
+def _member(place: str, experiment: Experiment, data: data_lib.Data) -> tuple[models.Classifier, Any]:
+    try:
+        classifier, variables, described, _ = initialise.load_described(place, experiment.evaluation.step)
+        initialise.check_fits(described, data)
+    except ValueError as error:
+        raise ValueError(f"config.neurons.ensemble: {error}") from error
+    return classifier, variables
 
 
 def is_done(experiment: Experiment, workdir: str) -> bool:
@@ -96,21 +113,31 @@ def is_done(experiment: Experiment, workdir: str) -> bool:
     about = records.read_json(os.path.join(folder, "neurons.json"))
     done = (about.get("settings"), about.get("identity"), about.get("data_config"), about.get("checkpoint_step"))
     step = initialise.step_of(workdir, experiment.evaluation.step)
-    return done == (_plain(experiment.neurons), _identity(experiment.neurons), experiment.plain.get("data"), step)
+    return done == (_plain(experiment.neurons), _identity(experiment, workdir), experiment.plain.get("data"), step)
 
 
-def _identity(settings: Neurons) -> dict:
-    """What the settings do not say: of which format the files are, all of the attack, and what is in the hierarchy."""
-    hierarchy = settings.hierarchy and records.read_json(settings.hierarchy)
-    return {"format": FORMAT, "attack": repr(settings.attack), "hierarchy": hierarchy}
+def _identity(experiment: Experiment, workdir: str) -> dict:
+    """What the settings do not say: of which format the files are, all of the attack, which checkpoints the ensemble
+    has, and what is in the hierarchy."""
+    settings, step = experiment.neurons, experiment.evaluation.step
+    return {
+        "format": FORMAT,
+        "attack": repr(settings.optimisation if settings.ensemble else settings.attack),
+        "ensemble_steps": [initialise.step_of(place, step) for place in _ensemble(experiment, workdir)],
+        "hierarchy": settings.hierarchy and records.read_json(settings.hierarchy),
+    }
 
 
 def _plain(settings: Neurons) -> dict:
     """For neurons.json, the defaults too; the attack in words."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    del values["optimisation"]
     name = next(name for name, (Spec, _) in attacks.ATTACKS.items() if type(settings.attack) is Spec)
     method = Method(name, settings.attack, None)
-    return values | {"layers": list(settings.layers), "attack": descriptions.sentence(method)}
+    if settings.ensemble:
+        method = Method(f"optimised against {', '.join(settings.ensemble)}", settings.optimisation, None)
+    lists = {"layers": list(settings.layers), "ensemble": list(settings.ensemble)}
+    return values | lists | {"attack": descriptions.sentence(method)}
 
 
 def _write(folder: str, found: Subject, settings: Neurons) -> dict:
@@ -139,10 +166,16 @@ def _examples(examples: Examples, layers: list[Layer]) -> dict:
         "label": examples.labels,
         "prediction": examples.predictions,
         "confidence": examples.confidences,
-        "adversarial_prediction": examples.taken_for,
-        "fooled": examples.fooled.astype(int),
+        "adversarial_prediction": _commonest(examples.taken_for),
+        "fooled": examples.fooled.mean(1),
     }
     return columns | {f"{name}:{layer.name}": getattr(layer, name) for layer in layers for name in ("r1", "r2")}
+
+
+def _commonest(classes: np.ndarray) -> np.ndarray:
+    """Of each row ``[N, A]``; of several the first."""
+    counts = (classes[:, :, None] == np.arange(classes.max(initial=0) + 1)).sum(1)
+    return counts.argmax(1)
 
 
 def _stacked(parts: list[dict]) -> dict:

@@ -1,5 +1,6 @@
 """Whom a look into neurons is about, and what it finds of examples and of layers."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +13,14 @@ from robust_saliency.neuron_programs import Programs, layers_of, make_programs
 
 
 class Subject(NamedTuple):
-    """A network, the examples ``indices`` of ``split``, and the masks that these have, by name (none: ())."""
+    """A network, the examples ``indices`` of ``split``, and the masks that these have, by name (none: ()).
+
+    ensemble: the variables of the networks that adversarial images are made against together; () = itself alone.
+    """
 
     classifier: models.Classifier
     variables: Any
+    ensemble: tuple[Any, ...]
     split: data_lib.Split
     indices: np.ndarray
     image_shape: tuple[int, int, int]
@@ -27,8 +32,8 @@ class Subject(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """One entry an example ``[N]``; ``taken_for``: the class of its adversarial image; ``fooled``: by it, and right
-    before."""
+    """One entry an example ``[N]``, and of its A adversarial images ``[N, A]``: ``taken_for``, their classes, and
+    ``fooled``: by it, and right before."""
 
     ids: np.ndarray
     labels: np.ndarray
@@ -46,8 +51,9 @@ class Examples(NamedTuple):
 class Layer(NamedTuple):
     """Of U units of a layer: thresholds, what they were on average, and top examples, real and adversarial.
 
-    totals: of K concepts, and ``chance [S, U, K]``: the IoUs with the masks of other images; None where there are no
-    masks. ``r1``, ``r2 [N]``: NaN where the adversarial image did not fool.
+    adversarial: its ids count adversarial images, A of each example in turn. totals: of K concepts, and ``chance [S, U,
+    K]``: the IoUs with the masks of other images; None where there are no masks. ``r1``, ``r2 [N]``: means over the
+    adversarial images that fooled, NaN where none did.
     """
 
     name: str
@@ -63,14 +69,23 @@ class Layer(NamedTuple):
 
 
 def subject(
-    classifier: models.Classifier, variables: Any, data: data_lib.Data, mesh: Mesh, settings: Neurons
+    classifier: models.Classifier,
+    variables: Any,
+    data: data_lib.Data,
+    mesh: Mesh,
+    settings: Neurons,
+    ensemble: Sequence[tuple[models.Classifier, Any]] = (),
 ) -> Subject:
-    """The network with the examples and layers of ``settings``; ValueError as for :func:`layers_of`."""
+    """The network with the examples and layers of ``settings``; ValueError as for :func:`layers_of`.
+
+    ensemble: networks, each with its variables, that adversarial images are made against together.
+    """
     layers = layers_of(classifier, variables, data.image_shape, settings.layers)
     split = getattr(data, settings.split)
     return Subject(
         classifier=classifier,
         variables=sharding.put_replicated(variables, mesh),
+        ensemble=tuple(sharding.put_replicated(held, mesh) for _, held in ensemble),
         split=split,
         indices=data_lib.choose(len(split), settings.num_examples),
         image_shape=tuple(data.image_shape),
@@ -78,7 +93,7 @@ def subject(
         concepts=_concepts(split, data.concept_names),
         mesh=mesh,
         layers=layers,
-        programs=make_programs(classifier, layers, settings),
+        programs=make_programs(classifier, layers, settings, tuple(member for member, _ in ensemble)),
     )
 
 

@@ -26,6 +26,7 @@ def summary(
         "num_examples": len(examples.ids),
         "num_right": int(right.sum()),
         "num_fooled": int(examples.fooled.sum()),
+        "adversaries": examples.fooled.shape[1],
         "consistency": float(shares @ affinity @ shares),
         "class_names": list(subject.class_names),
         "concepts": list(subject.concepts),

@@ -53,9 +53,11 @@ def class_affinity(subject: Subject, settings: Neurons) -> np.ndarray:
 def describe(layer: Layer, examples: Examples, affinity: np.ndarray, settings: Neurons) -> Units:
     """What is said of the units of ``layer``."""
     dead = np.isnan(np.asarray(layer.thresholds.values))
-    real = _classes(layer.top, examples, examples.labels, affinity)
+    real = _classes(layer.top, examples.labels[examples.places(layer.top.ids)], affinity)
+    which = np.maximum(layer.adversarial.ids, 0)
+    shown = np.repeat(examples.labels, examples.taken_for.shape[1])
     by_label, by_target = (
-        _classes(layer.adversarial, examples, labels, affinity) for labels in (examples.labels, examples.taken_for)
+        _classes(layer.adversarial, labels[which], affinity) for labels in (shown, examples.taken_for.ravel())
     )
     similarities = neurons.class_similarities(real, by_label, by_target)
     known = np.isfinite(real).all(1)
@@ -110,7 +112,6 @@ def _concepts(layer: Layer, dead: np.ndarray, settings: Neurons) -> tuple:
     return kinds, np.asarray(best.concepts), iou, np.asarray(best.iou), np.where(chance < 0, np.nan, chance)
 
 
-def _classes(top: neurons.Top, examples: Examples, labels: np.ndarray, affinity: np.ndarray) -> np.ndarray:
-    """The class distribution of each unit's top examples, by ``labels``."""
-    own = labels[examples.places(top.ids)]
-    return np.asarray(neurons.class_distribution(own, np.asarray(top.activated), len(affinity)))
+def _classes(top: neurons.Top, labels: np.ndarray, affinity: np.ndarray) -> np.ndarray:
+    """The class distribution of each unit's top examples, whose ``labels`` are given ``[U, k]``."""
+    return np.asarray(neurons.class_distribution(labels, np.asarray(top.activated), len(affinity)))
