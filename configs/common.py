@@ -541,7 +541,8 @@ def _neurons() -> ConfigDict:
     config.num_top = 20  # examples that activate a unit most: of which classes they are
     config.hierarchy = ""  # JSON file {child: parent}, classes among them, for consistency; '' = classes stand alone
     config.sigma = 1.0  # of the affinity of two classes, in edges of that tree
-    config.attack = attack()  # makes the adversarial images of CS1, CS2, r1, r2
+    config.num_attacked = 0  # examples of which adversarial images are made, for CS1, CS2, r1, r2; 0 = all
+    config.attack = attack()  # makes them
     config.ensemble = ()  # or else against these runs together, as "('../cnn','../vgg')", from the run's own folder:
     config.optimisation = _optimisation()  # how
     config.score = "log_odds"  # what a prediction loses without a unit: log_odds, logit, probability

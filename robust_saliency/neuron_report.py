@@ -28,6 +28,7 @@ from robust_saliency import report as report_lib
 from robust_saliency.config import Experiment
 from robust_saliency.config_fields import Method
 from robust_saliency.config_sections import Neurons
+from robust_saliency.neuron_adversaries import NONE
 from robust_saliency.neuron_facts import measure
 from robust_saliency.neuron_subject import Examples, Layer, Subject, subject
 from robust_saliency.progress import say
@@ -167,15 +168,15 @@ def _examples(examples: Examples, layers: list[Layer]) -> dict:
         "prediction": examples.predictions,
         "confidence": examples.confidences,
         "adversarial_prediction": _commonest(examples.taken_for),
-        "fooled": examples.fooled.mean(1),
+        "fooled": np.where(examples.taken_for == NONE, np.nan, examples.fooled).mean(1),
     }
     return columns | {f"{name}:{layer.name}": getattr(layer, name) for layer in layers for name in ("r1", "r2")}
 
 
 def _commonest(classes: np.ndarray) -> np.ndarray:
-    """Of each row ``[N, A]``; of several the first."""
-    counts = (classes[:, :, None] == np.arange(classes.max(initial=0) + 1)).sum(1)
-    return counts.argmax(1)
+    """Of each row ``[N, A]``, of several the first; of a row of NONE that."""
+    counts = (classes[:, :, None] == np.arange(NONE, classes.max(initial=0) + 1)).sum(1)
+    return counts.argmax(1) + NONE
 
 
 def _stacked(parts: list[dict]) -> dict:

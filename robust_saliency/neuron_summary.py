@@ -4,6 +4,7 @@ import numpy as np
 
 from robust_saliency import neurons
 from robust_saliency.config_sections import Neurons
+from robust_saliency.neuron_adversaries import NONE
 from robust_saliency.neuron_subject import Examples, Layer, Subject
 from robust_saliency.neuron_units import DEAD, MIXED, Units
 
@@ -26,7 +27,7 @@ def summary(
         "num_examples": len(examples.ids),
         "num_right": int(right.sum()),
         "num_fooled": int(examples.fooled.sum()),
-        "adversaries": examples.fooled.shape[1],
+        "num_adversaries": int((examples.taken_for != NONE).sum()),
         "consistency": float(shares @ affinity @ shares),
         "class_names": list(subject.class_names),
         "concepts": list(subject.concepts),

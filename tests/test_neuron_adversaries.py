@@ -129,8 +129,22 @@ def test_the_batch_size_does_not_matter(tmp_path, steps, size):
 def test_the_page_says_how_many_were_made_and_against_whom(tmp_path, steps):
     text = (report(tmp_path / "run") / "neurons.html").read_text()
     fooled = counted()[-1].sum()
-    assert f"<p>{fooled} adversarial images, of {COUNT} made of each image that was classified correctly, are" in text
-    assert "optimised against ../one, ../other: norm linf, epsilon 1" in text
+    assert f"Of {6 * COUNT} adversarial images (optimised against ../one, ../other: norm linf, epsilon 1" in text
+    assert f") {fooled} are taken for another class" in text
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_of_some_examples_alone(tmp_path, steps, size):
+    """Four of six, so that the last batch has none, or two and two."""
+    some = records.read_csv(report(tmp_path / "run", num_attacked=4, batch_size=size) / "examples.csv")
+    all_of_them = records.read_csv(report(tmp_path / "one") / "examples.csv")
+    for name in ("fooled", "r1:units", "r2:units"):
+        np.testing.assert_allclose(some[name][:4], all_of_them[name][:4], rtol=1e-5)
+        assert np.isnan(some[name][4:]).all()
+    np.testing.assert_array_equal(some["adversarial_prediction"][:4], all_of_them["adversarial_prediction"][:4])
+    np.testing.assert_array_equal(some["adversarial_prediction"][4:], -1)
+    about = records.read_json(tmp_path / "run" / "neurons" / "neurons.json")
+    assert about["num_adversaries"] == 4 * COUNT and about["num_fooled"] == counted()[-1][:4].sum()
 
 
 def test_another_checkpoint_of_a_member_is_another_set(tmp_path, steps):
