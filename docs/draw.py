@@ -35,13 +35,15 @@ def main() -> None:
     parser.add_argument("--runs", help="label=words,label=words: a row each")
     parser.add_argument("--image", action="store_true", help="show the images too")
     parser.add_argument("--claims", help="labels of claims, for their differences")
+    parser.add_argument("--one-axis", action="store_true", help="all claims on one axis, where they are of one measure")
     words = parser.parse_args()
     if bool(words.study and words.runs) == bool(words.claims):
         parser.error("Either --study and --runs, or --claims.")
     page = Path(words.page)
     try:
         if words.claims:
-            figure = of_claims(json.loads(page.with_suffix(".json").read_text()), words.claims.split(","))
+            summary = json.loads(page.with_suffix(".json").read_text())
+            figure = of_claims(summary, words.claims.split(","), words.one_axis)
         else:
             figure = of_maps(words.study, words.map, _pairs(words.runs), words.image)
     except (OSError, ValueError) as error:
@@ -74,7 +76,7 @@ def _coloured(maps: np.ndarray) -> list[np.ndarray]:
     return [table[colours.levels(values, colour_limit([values]), "magnitude")] for values in maps]
 
 
-def of_claims(summary: dict, labels: list[str]) -> Figure:
+def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figure:
     """A panel a claim: of each difference what was measured (filled) and what it is compared with (hollow)."""
     claims = {claim["label"]: claim for claim in summary["claims"]}
     lacking = [label for label in labels if label not in claims]
@@ -87,7 +89,7 @@ def of_claims(summary: dict, labels: list[str]) -> Figure:
     }
     heights = [2 * len(lines[label]) + len(heads[label]) + 2 for label in labels]
     figure = _empty(10, 0.16 * sum(heights) + 0.5)
-    panels = figure.subplots(len(labels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    panels = figure.subplots(len(labels), 1, squeeze=False, sharex=one_axis, height_ratios=heights)[:, 0]
     for label, panel in zip(labels, panels, strict=True):
         panel.set_title("\n".join(heads[label]), loc="left", fontsize=9)
         for at, each in enumerate(claims[label]["differences"]):
@@ -99,7 +101,7 @@ def of_claims(summary: dict, labels: list[str]) -> Figure:
             panel.plot(each["mean"], at, "o", color=colour, markersize=6)
         panel.set_yticks(range(len(lines[label])), [textwrap.fill(line, 76) for line in lines[label]], fontsize=7)
         panel.set_ylim(len(lines[label]) - 0.5, -0.5)
-        panel.tick_params(axis="x", labelsize=7.5)
+        panel.tick_params(axis="x", labelsize=7.5, labelbottom=True)
         panel.spines[["top", "right"]].set_visible(False)
     handles = [
         panels[0].plot([], [], "o-", color=colour, label=name)[0]

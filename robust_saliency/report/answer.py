@@ -42,9 +42,9 @@ class Answer:
 
 
 def leading_method(study: Study) -> str | None:
-    """The method that the answer speaks about: the gradient if there is one, else the first that explains."""
+    """The method that the answer speaks about: the gradient, which 'original' is too, else the first that explains."""
     methods = study.explaining_methods
-    return "gradient" if "gradient" in methods else next(iter(methods), None)
+    return next((name for name in ("gradient", "original") if name in methods), next(iter(methods), None))
 
 
 def answers(study: Study, comparison: Comparison, by_class: dict[str, Comparison]) -> list[Answer]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pandas as pd
@@ -329,6 +330,19 @@ def test_what_a_network_was_trained_for_is_said(study, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"objective": "A control that USES THE MASK."}))
     assert "- l2, objective: A control that USES THE MASK." in markdown(copy).splitlines()
     assert not any(line.startswith("- linf, objective") for line in markdown(copy).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("methods", "leading"),
+    [
+        (["active", "gradient", "original"], "gradient"),
+        (["active", "original"], "original"),
+        (["a", "b"], "a"),
+        ([], None),
+    ],
+)
+def test_the_gradient_leads_by_either_of_its_names(methods, leading):
+    assert answer.leading_method(types.SimpleNamespace(explaining_methods=methods)) == leading
 
 
 def test_markdown_holds_the_same_numbers(study, page):
