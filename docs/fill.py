@@ -1,11 +1,13 @@
 """The tables of a paper's page, from the study that measured them; and the table of all papers in docs/results.md.
 
     python docs/fill.py --study=runs/margeloiu2020 --page=docs/papers/margeloiu2020.md
+    python docs/fill.py --study=runs/scaat_cifar10 --page=docs/papers/scaat2023.md --part=cifar10
     python docs/fill.py
 
 The first reads the study and writes the page's summary beside it, as JSON: every claim, difference and mean, with the
-command, hardware, versions and time. Both then put what the summaries say between the comments ``<!-- claims -->``,
-``<!-- means -->`` and ``<!-- papers -->`` of the pages and the next ``<!-- end -->``.
+command, hardware, versions and time; the second a further one, for another part of the page. All then put what the
+summaries say between the comments ``<!-- claims -->``, ``<!-- means -->`` (of a part ``<!-- claims cifar10 -->``) and
+``<!-- papers -->`` of the pages and the next ``<!-- end -->``.
 """
 
 import argparse
@@ -26,13 +28,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", help="folder of a study that states claims")
     parser.add_argument("--page", help="its page, a Markdown file")
+    parser.add_argument("--part", help="of the page, where it is not the first study of it: a word")
     words = parser.parse_args()
     if (words.study is None) != (words.page is None):
         parser.error("--study and --page go together.")
     try:
         if words.study:
             summary = json.dumps(summarised(words.study), indent=1) + "\n"
-            Path(words.page).with_suffix(".json").write_text(summary)
+            Path(words.page).with_suffix(f".{words.part}.json" if words.part else ".json").write_text(summary)
         filled_pages = pages()
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -64,9 +67,11 @@ def pages() -> dict[Path, str]:
     summaries = {path.stem: json.loads(path.read_text()) for path in sorted((DOCS / "papers").glob("*.json"))}
     found = {}
     for name, summary in summaries.items():
-        path = DOCS / "papers" / f"{name}.md"
-        text = filled(path.read_text(), "claims", stated_table.markdown(summary))
-        found[path] = filled(text, "means", means_table(summary))
+        paper, _, part = name.partition(".")
+        path = DOCS / "papers" / f"{paper}.md"
+        text = found.get(path) or path.read_text()
+        text = filled(text, f"claims {part}".strip(), stated_table.markdown(summary))
+        found[path] = filled(text, f"means {part}".strip(), means_table(summary))
     results = DOCS / "results.md"
     found[results] = filled(results.read_text(), "papers", papers_table(summaries))
     return found
@@ -112,7 +117,7 @@ def papers_table(summaries: dict[str, dict]) -> str:
             shown = sum(each["finding"] == "shown" for each in claim["differences"])
             first = section.rows[0]
             lines.append([
-                f"[{name}](papers/{name}.md)", claim["sentence"], claim["verdict"],
+                f"[{name}](papers/{name.partition('.')[0]}.md)", claim["sentence"], claim["verdict"],
                 f"{shown} of {len(section.rows)}", f"{first[0]}: {first[3]}", str(len(summary["seeds"])), made,
                 f"`{summary['command']}`",
             ])  # fmt: skip

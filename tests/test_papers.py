@@ -13,7 +13,7 @@ from robust_saliency.report import stated_table
 from tests import tiny
 
 PAPERS = [module.name for module in pkgutil.iter_modules(configs.papers.__path__)]
-PAGES = sorted((tiny.ROOT / "docs" / "papers").glob("*.json"))
+SUMMARIES = sorted((tiny.ROOT / "docs" / "papers").glob("*.json"))
 SIZES = configs.papers.SIZES
 
 
@@ -53,20 +53,22 @@ def test_the_pages_say_what_their_summaries_hold(fill):
     assert {path: path.read_text() for path in fill.pages()} == fill.pages()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+@pytest.mark.parametrize("path", SUMMARIES, ids=[path.stem for path in SUMMARIES])
 def test_a_page_has_its_figure_and_the_command_of_its_summary(path):
-    page = path.with_suffix(".md").read_text()
-    assert f"]({path.stem}.png)" in page and path.with_suffix(".png").stat().st_size > 10_000
+    paper, _, _ = path.stem.partition(".")
+    page = path.with_name(f"{paper}.md").read_text()
+    assert f"]({paper}.png)" in page and path.with_name(f"{paper}.png").stat().st_size > 10_000
     assert json.loads(path.read_text())["command"] in page and "TODO" not in page
 
 
-@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+@pytest.mark.parametrize("path", SUMMARIES, ids=[path.stem for path in SUMMARIES])
 def test_a_summary_is_of_the_claims_of_the_committed_config(path):
     summary = json.loads(path.read_text())
     assert len(summary["seeds"]) >= 3
     [file] = [word for word in summary["command"].split() if word.startswith("--config=")]
-    assert file == f"--config=configs/papers/{path.stem}.py"
-    stated = study_claims.parse(plain(path.stem, "small"))
+    paper, _, part = path.stem.partition(".")
+    assert file == f"--config=configs/papers/{paper}.py" + (f":small:{part}" if part else "")
+    stated = study_claims.parse(plain(paper, f"small:{part}" if part else "small"))
     for found, claim in zip(summary["claims"], stated, strict=True):
         assert (found["label"], found["sentence"]) == (claim["label"], claim["sentence"])
         measured = [{name: each[name] for name in expected} for each, expected in _matched(found, claim)]
@@ -120,3 +122,26 @@ def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_pat
     before = (tmp_path / "study" / "report" / "claims.json").read_bytes()
     page = report.report(tmp_path / "study")
     assert (tmp_path / "study" / "report" / "claims.json").read_bytes() == before and page.exists()
+
+
+def test_a_page_can_be_of_several_studies(fill, tmp_path, monkeypatch):
+    """The second study has blocks of its own, and the figures of neither stand in the other's."""
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    source = SUMMARIES[0].read_text()
+    other = json.loads(source)
+    other["claims"] = other["claims"][:1]
+    (folder / "one.json").write_text(source)
+    (folder / "one.cifar10.json").write_text(json.dumps(other))
+    blocks = "".join(
+        f"<!-- {name} -->\n<!-- end -->\n" for name in ("claims", "means", "claims cifar10", "means cifar10")
+    )
+    (folder / "one.md").write_text(blocks)
+    (tmp_path / "results.md").write_text("<!-- papers -->\n<!-- end -->\n")
+    monkeypatch.setattr(fill, "DOCS", tmp_path)
+    pages = fill.pages()
+    first, _, second = pages[folder / "one.md"].partition("<!-- claims cifar10 -->")
+    labels = [f"**{claim['label']}: " for claim in json.loads(source)["claims"]]
+    assert all(label in first for label in labels) and labels[0] in second and labels[1] not in second
+    table = pages[tmp_path / "results.md"]
+    assert table.count("[one](papers/one.md)") == len(labels) and table.count("[one.cifar10](papers/one.md)") == 1
