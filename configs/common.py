@@ -572,6 +572,7 @@ def _optimisation() -> ConfigDict:
 
 def _roar() -> ConfigDict:
     config = ConfigDict()
+    config.runs = ()  # of a study, the labels of those whose maps are judged, as "('standard','linf')"; () = all
     config.methods = ()  # labels of evaluation.maps, as "('gradient','smoothgrad')"; () = all
     config.fractions = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the pixels
     config.mode = "remove"  # remove the most relevant (ROAR), keep those alone (KAR), or both

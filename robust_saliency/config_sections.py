@@ -234,15 +234,15 @@ class Neurons:
 class Roar:
     """Whose maps take which pixels away, and how new networks are trained on what is left (``robust_saliency.roar``).
 
-    methods: labels of evaluation.maps; () = all. fractions: shares of the pixels, the default as published. mode:
-    'remove' the most relevant (ROAR), 'keep' those alone (KAR), or 'both' (and with them DiffROAR). sign: what of a map
-    is relevance. baseline: of removed pixels; None = the mean of the training images by channel, as published.
-    explained: the class whose maps are taken; with 'true' a map may carry the label into test images. masks_alone: also
-    on images of nothing but which pixels were removed.
-    retrainings: of each, with the seeds 0, 1, ...; objective: of all of them, within the run's own settings; epochs: 0
-    = the run's own.
+    runs: labels of a study's runs; () = all. methods: labels of evaluation.maps; () = all. fractions: shares of the
+    pixels, the default as published. mode: 'remove' the most relevant (ROAR), 'keep' those alone (KAR), or 'both' (and
+    with them DiffROAR). sign: what of a map is relevance. baseline: of removed pixels; None = the mean of the training
+    images by channel, as published. explained: the class whose maps are taken; with 'true' a map may carry the label
+    into test images. masks_alone: also on images of nothing but which pixels were removed. retrainings: of each, with
+    the seeds 0, 1, ...; objective: of all of them, within the run's own settings; epochs: 0 = the run's own.
     """
 
+    runs: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     fractions: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     mode: str = "remove"

@@ -109,7 +109,12 @@ def _runs(plain: Mapping, workdir: str) -> list[tuple[study_runs.Run, Experiment
     if workdirs.holds_study(workdir):
         settings = plain["study"]
         known = {run["label"]: run for run in settings["runs"]}
-        runs = study_runs.finished(plain, workdir)
+        judged = plain["roar"].get("runs") or list(known)
+        for label in judged:
+            checks.one_of("run in config.roar.runs", label, known)
+        runs = [run for run in study_runs.finished(plain, workdir) if run.about["label"] in judged]
+        if not runs:
+            raise ValueError(f"No run that config.roar.runs names has been finished: {', '.join(judged)}.")
         reference = checks.lookup("run in config.study.reference", settings["reference"], known)
         return [(run, study.experiment_of(plain, reference, run.about["seed"])) for run in runs]
     experiment = parse(_without_study(plain))

@@ -28,8 +28,9 @@ def parse(plain: Mapping) -> list[dict]:
     labels = [claim.label for claim in claims]
     if len(set(labels)) != len(labels):
         raise ValueError(f"{WHERE}: every claim needs a label of its own, got {', '.join(labels)}.")
+    runs = [run["label"] for run in settings["runs"] if run.get("evaluated", True)]
     for claim in claims:
-        _check(claim, [run["label"] for run in settings["runs"] if run.get("evaluated", True)], plain["evaluation"])
+        _check(claim, runs, plain["evaluation"], plain["roar"])
     return [dataclasses.asdict(claim) for claim in claims]
 
 
@@ -46,7 +47,7 @@ def _built(section: Mapping, where: str) -> Claim:
     return config_fields.build(Claim, section, where)
 
 
-def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping) -> None:
+def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping, roar: Mapping) -> None:
     attacks, maps, metrics = (_chosen(evaluation[kind]) for kind in ("attacks", "maps", "metrics"))
     floors = ("random", "centre_gaussian", "sobel", *map(average_label, maps))
     of_network = ("accuracy", "confidence", *(f"robust:{label}" for label in attacks))
@@ -57,7 +58,8 @@ def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping) -> None:
             if metric.startswith("neurons:"):
                 _check_units(metric, method, where)
             elif metric in ROAR:
-                checks.one_of(f"map of {metric} in {where}", method, (*maps, *ROAR_FLOORS))
+                checks.one_of(f"run of {metric} in {where}", run, roar.get("runs") or runs)
+                checks.one_of(f"map of {metric} in {where}", method, (*(roar.get("methods") or maps), *ROAR_FLOORS))
             else:
                 if method and not method.endswith("_mask"):
                     checks.one_of(f"map in {where}", method, (*maps, *floors, *more))

@@ -249,6 +249,11 @@ def test_the_runs_of_a_study_share_what_does_not_depend_on_them(tmp_path, monkey
     roar.roar(more, str(tmp_path))
     assert len(made) == 2 + 6 * 2 * 2 * 2, "two seeds of whole images; six maps, two modes, two shares, two seeds"
     text = page.read_text()
+    one = asked | {"roar": {**asked["roar"], "runs": ["long"]}}
+    roar.roar(one, str(tmp_path))
+    assert {str(run) for run in records.read_csv(tmp_path / "roar" / "roar.csv")["run"]} == {"long"}
+    with pytest.raises(ValueError, match=r"^Unknown run in config.roar.runs 'lnog'\. Did you mean 'long'\?"):
+        roar.roar(asked | {"roar": {**asked["roar"], "runs": ["lnog"]}}, str(tmp_path))
     assert "<h2>standard</h2>" in text and "<h2>long</h2>" in text and "Attribution quality (DiffROAR)" in text
     assert "k = 25" in text and "k = 75" in text
 

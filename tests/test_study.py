@@ -96,6 +96,28 @@ def test_a_bad_study_is_answered_before_any_work(tmp_path, change, message):
     assert not (tmp_path / "study" / "seed0").exists()
 
 
+@pytest.mark.parametrize(
+    ("roar", "message"),
+    [
+        (
+            {"runs": ["standard"]},
+            r"^Unknown run of roar in config.study.claims \('sparser'\) 'linf'. Choices: standard\.$",
+        ),
+        (
+            {"methods": ["other"]},
+            r"^Unknown map of roar in .* 'gradient'\. Choices: .*other",
+        ),
+    ],
+)
+def test_a_claim_by_roar_of_what_is_not_retrained_is_refused(tmp_path, roar, message):
+    bad = copy.deepcopy(plain())
+    bad["study"] |= _claims(metric="roar")
+    bad["roar"] |= roar
+    bad["evaluation"]["maps"]["other"] = bad["evaluation"]["maps"]["gradient"]
+    with pytest.raises(ValueError, match=message):
+        study.study(bad, str(tmp_path / "study"))
+
+
 def test_a_run_that_overrides_what_is_not_there_is_named(tmp_path):
     bad = copy.deepcopy(plain())
     bad["study"]["runs"][1]["overrides"]["train"] = {"epoch": 3}
