@@ -202,7 +202,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _remembered(path: str) -> dict:
-    from robust_saliency import records
+    from robust_saliency import config_fields, records
 
     records.check_manifest(os.path.dirname(path))
     try:
@@ -213,9 +213,12 @@ def _remembered(path: str) -> dict:
         raise UserError(f"{path} is no config: it holds {type(config).__name__}. Give --config=FILE.")
     from configs import common
 
-    # A run of before there were these modes can be asked for them too.
+    # A run of before there were these modes, or some field of theirs, can be asked for them too.
     later = common.default()
-    return {"neurons": later.neurons.to_dict(), "roar": later.roar.to_dict(), **config}
+    for name in ("neurons", "roar"):
+        held = config.get(name) or {}
+        config[name] = config_fields.merge(later[name].to_dict(), held) if isinstance(held, dict) else held
+    return config
 
 
 def _no_config(workdir: str | None) -> str:

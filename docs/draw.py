@@ -39,6 +39,8 @@ def main() -> None:
     words = parser.parse_args()
     if bool(words.study and words.runs) == bool(words.claims):
         parser.error("Either --study and --runs, or --claims.")
+    if words.one_axis and not words.claims:
+        parser.error("--one-axis goes with --claims.")
     page = Path(words.page)
     try:
         if words.claims:
@@ -56,12 +58,12 @@ def of_maps(directory: str, method: str, runs: dict[str, str], with_images: bool
     study = load.read_study(directory)
     shown = {label: _pictures(study, label, method) for label in runs}
     first = next(iter(shown.values()))
-    rows = {"Image": first["image"]} if with_images else {}
-    rows |= {words: _coloured(shown[label][f"map/{method}"]) for label, words in runs.items()}
+    rows = [("Image", first["image"])] if with_images else []
+    rows += [(words, _coloured(shown[label][f"map/{method}"])) for label, words in runs.items()]
     count = len(first["image"])
     figure = _empty(1.25 * count + 1.3, 1.25 * len(rows))
     panels = figure.subplots(len(rows), count, squeeze=False)
-    for line, (words, pictures) in zip(panels, rows.items(), strict=True):
+    for line, (words, pictures) in zip(panels, rows, strict=True):
         line[0].set_ylabel(textwrap.fill(words, 16), fontsize=9, rotation=0, ha="right", va="center")
         for at, panel in enumerate(line):
             panel.set(xticks=[], yticks=[])

@@ -14,7 +14,9 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
@@ -32,15 +34,18 @@ def main() -> None:
     words = parser.parse_args()
     if (words.study is None) != (words.page is None):
         parser.error("--study and --page go together.")
+    if words.part and not words.study:
+        parser.error("--part goes with --study and --page.")
     try:
+        new = {}
         if words.study:
-            summary = json.dumps(summarised(words.study), indent=1) + "\n"
-            Path(words.page).with_suffix(f".{words.part}.json" if words.part else ".json").write_text(summary)
-        filled_pages = pages()
+            path = Path(words.page).with_suffix(f".{words.part}.json" if words.part else ".json").resolve()
+            new[path] = json.dumps(summarised(words.study), indent=1) + "\n"
+        files = new | pages(new)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    for page, text in filled_pages.items():
-        page.write_text(text)
+    for path, text in files.items():
+        path.write_text(text)
 
 
 def summarised(directory: str | os.PathLike) -> dict:
@@ -62,10 +67,12 @@ def _rounded(value: float) -> float | None:
     return float(f"{value:.5g}") if value == value else None
 
 
-def pages() -> dict[Path, str]:
-    """Every page that has a summary, and docs/results.md, as the summaries have them filled."""
-    summaries = {path.stem: json.loads(path.read_text()) for path in sorted((DOCS / "papers").glob("*.json"))}
-    found = {}
+def pages(new: Mapping[Path, str] = MappingProxyType({})) -> dict[Path, str]:
+    """Every page that has a summary, and docs/results.md, filled with what summaries say; ``new``: text by file."""
+    texts = {path: path.read_text() for path in (DOCS / "papers").glob("*.json")} | dict(new)
+    paths = sorted(texts, key=lambda path: path.stem.split("."))  # a page's first study before its others
+    summaries = {path.stem: json.loads(texts[path]) for path in paths}
+    found: dict[Path, str] = {}
     for name, summary in summaries.items():
         paper, _, part = name.partition(".")
         path = DOCS / "papers" / f"{paper}.md"

@@ -218,8 +218,9 @@ class Neurons:
     def __post_init__(self):
         checks.one_of("neurons.split", self.split, SPLITS)
         checks.one_of("neurons.removed", self.removed, ("mean", "zero"))
-        if len(set(self.layers)) < len(self.layers):
-            raise ValueError(f"neurons.layers names a layer twice: {', '.join(self.layers)}.")
+        for name, what in (("layers", "layer"), ("ensemble", "run")):
+            if len(set(named := getattr(self, name))) < len(named):
+                raise ValueError(f"neurons.{name} names a {what} twice: {', '.join(named)}.")
         if "" in self.ensemble:
             raise ValueError("neurons.ensemble must name workdirs, got ''.")
         neurons.Tracing(score=self.score)

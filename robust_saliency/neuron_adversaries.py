@@ -1,13 +1,16 @@
 """What the layers of a network make of adversarial images: which raise a unit most, and how they are represented."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from robust_saliency import data as data_lib
 from robust_saliency import neurons, sharding
 from robust_saliency.config_sections import Neurons
 from robust_saliency.neuron_subject import Examples, Subject
+from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 
 NONE = -1  # class of an adversarial image that was not made
@@ -16,82 +19,95 @@ top_of = jax.jit(neurons.top, static_argnames="k")
 _representation_ratios = jax.jit(neurons.representation_ratios)
 
 
-class Adversaries:
-    """Collects, batch by batch, the A adversarial images of each of the first ``num_attacked`` examples.
+class Compared(NamedTuple):
+    """Adversarial images beside the N examples that they were made of, A of each.
 
-    top: of each layer, of those that fooled; its ids count them, A an example, in the order of the examples.
+    taken_for: classes ``[N, A]``, NONE where none was made. fooled: bool ``[N, A]``, taken for another class than the
+    label, which the example itself was taken for. top: of each layer, of those that fooled; its ids count all, A of
+    each example in turn. ratios: r1 and r2 of each layer ``[N, 2]``, means over those of an example that fooled and
+    have one; NaN where there are none.
     """
 
-    def __init__(self, subject: Subject, settings: Neurons, examples: Examples, class_means: Mapping[str, np.ndarray]):
-        self._subject, self._settings, self._examples, self._means = subject, settings, examples, class_means
-        self.top: dict[str, neurons.Top] = {}
-        self._ratios: dict[str, list[np.ndarray]] = {name: [] for name in class_means}
-        self._taken_for: list[np.ndarray] = []
-        self._fooled: list[np.ndarray] = []
-        self._count = settings.optimisation.num_adversaries if settings.ensemble else 1
-        self._done = 0
+    taken_for: np.ndarray
+    fooled: np.ndarray
+    top: dict[str, neurons.Top]
+    ratios: dict[str, np.ndarray]
 
-    def add(self, batch: Mapping[str, jax.Array], images: jax.Array, real: Mapping, valid: np.ndarray) -> None:
-        """Those of ``images``, the examples ``valid`` that come next, whose activations are ``real``."""
-        subject = self._subject
-        labels, places = np.asarray(batch["label"]), self._done + np.cumsum(valid) - 1
-        wanted = valid & (places < (self._settings.num_attacked or len(self._examples.ids)))
-        right = wanted & (self._examples.predictions == self._examples.labels)[places]
-        self._done += int(valid.sum())
-        if not wanted.any():
-            self._add_none(int(valid.sum()))
-            return
-        keys = per_example_keys(key_of("neurons"), batch["id"])
-        made = subject.programs.attacked(subject.variables, subject.ensemble, keys, images, batch["label"])
-        made = sharding.waited(made, subject.mesh)
-        rows = []
-        for which in range(self._count):
-            looks = sharding.waited(subject.programs.look(subject.variables, made[:, which]), subject.mesh)
-            seen = jax.device_get(looks)
-            taken_for = seen["logits"].argmax(-1).astype(labels.dtype)
-            fooled = right & (taken_for != labels)
-            ids = places * self._count + which
-            ratios = self._of_layers(seen["activations"], real, labels, taken_for, fooled, ids)
-            rows.append((np.where(wanted, taken_for, NONE), fooled, ratios))
-        taken_for, fooled = (np.stack([row[part] for row in rows], axis=1)[valid] for part in range(2))
-        self._taken_for.append(taken_for)
-        self._fooled.append(fooled)
-        for name, collected in self._ratios.items():
-            ratios = np.stack([row[2][name] for row in rows], axis=1)[valid]
-            collected.append(np.where(fooled[..., None], ratios, np.nan))
 
-    def _add_none(self, count: int) -> None:
-        shape = (count, self._count)
-        self._taken_for.append(np.full(shape, NONE))
-        self._fooled.append(np.zeros(shape, bool))
-        for collected in self._ratios.values():
-            collected.append(np.full((*shape, 2), np.nan, np.float32))
+class _One(NamedTuple):
+    """Of one adversarial image of each example of a batch; by layer its top and its ratios ``[B, 2]``."""
 
-    def _of_layers(self, activations: Mapping, real: Mapping, labels, taken_for, fooled, ids) -> dict[str, np.ndarray]:
-        """r1 and r2 of each layer ``[B, 2]``; joins what raises units most."""
-        found = {}
-        for name, values in activations.items():
-            top = top_of(values, ids, k=self._settings.num_top, valid=fooled)
-            self.top[name] = neurons.merge(self.top[name], top) if name in self.top else top
-            ratios = _representation_ratios(values, real[name], labels, taken_for, self._means[name])
-            found[name] = np.stack([ratios.r1, ratios.r2], axis=-1)
-        return found
+    taken_for: np.ndarray
+    fooled: np.ndarray
+    tops: dict[str, neurons.Top]
+    ratios: dict[str, np.ndarray]
 
-    @property
-    def taken_for(self) -> np.ndarray:
-        """The classes ``[N, A]`` that they are taken for; -1 = none was made."""
-        return np.concatenate(self._taken_for)
 
-    @property
-    def fooled(self) -> np.ndarray:
-        """Bool ``[N, A]``: the example was right before, and is taken for another class."""
-        return np.concatenate(self._fooled)
+def compared(
+    subject: Subject, settings: Neurons, examples: Examples, class_means: Mapping[str, np.ndarray]
+) -> Compared:
+    """Makes the adversarial images of ``settings.num_attacked`` of the examples, and looks at them.
 
-    def ratios(self, layer: str) -> tuple[np.ndarray, np.ndarray]:
-        """r1 and r2 ``[N]``, means over those that fooled; NaN of an example that has none."""
-        values = np.concatenate(self._ratios[layer])
-        known = np.isfinite(values)
-        counts = known.sum(1)
-        sums = np.where(known, values, 0).sum(1, dtype=np.float64)
-        means = np.where(counts, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
-        return means[:, 0], means[:, 1]
+    class_means: of the real images, flat activations ``[K, D]`` of each layer.
+    """
+    programs, mesh, size = subject.programs, subject.mesh, settings.batch_size
+    chosen = data_lib.choose(len(examples.ids), settings.num_attacked)
+    count = settings.optimisation.num_adversaries if settings.ensemble else 1
+    taken_for = np.full((len(examples.ids), count), NONE)
+    fooled = np.zeros(taken_for.shape, bool)
+    ratios = {name: np.full((*taken_for.shape, 2), np.nan) for name in class_means}
+    top: dict[str, neurons.Top] = {}
+    with Progress("adversarial images", -(-len(chosen) // size), 0, size) as progress:
+        batches = data_lib.eval_batches(subject.split, batch_size=size, indices=subject.indices[chosen])
+        for number, held in enumerate(batches):
+            valid = held["valid"]
+            places = chosen[np.minimum(np.arange(number * size, (number + 1) * size), len(chosen) - 1)]
+            batch = sharding.put_batch({name: held[name] for name in ("image", "label", "id")}, mesh)
+            images = programs.to_float(batch["image"])
+            real = _look(subject, images)["activations"]
+            keys = per_example_keys(key_of("neurons"), batch["id"])
+            made = programs.attacked(subject.variables, subject.ensemble, keys, images, batch["label"])
+            made = sharding.waited(made, mesh)
+            right = valid & (examples.predictions == examples.labels)[places]
+            for which in range(count):
+                ids = places * count + which
+                one = _one(subject, settings, made[:, which], held["label"], right, ids, real, class_means)
+                taken_for[places[valid], which] = one.taken_for[valid]
+                fooled[places[valid], which] = one.fooled[valid]
+                for name, found in one.tops.items():
+                    top[name] = neurons.merge(top[name], found) if name in top else found
+                    ratios[name][places[valid], which] = np.where(one.fooled[:, None], one.ratios[name], np.nan)[valid]
+            progress.update()
+    return Compared(taken_for, fooled, top, {name: _means(values) for name, values in ratios.items()})
+
+
+def _one(
+    subject: Subject,
+    settings: Neurons,
+    images: jax.Array,
+    labels: np.ndarray,
+    right: np.ndarray,
+    ids: np.ndarray,
+    real: Mapping[str, np.ndarray],
+    class_means: Mapping[str, np.ndarray],
+) -> _One:
+    seen = _look(subject, images)
+    taken_for = seen["logits"].argmax(-1).astype(labels.dtype)
+    fooled = right & (taken_for != labels)
+    tops, ratios = {}, {}
+    for name, values in seen["activations"].items():
+        tops[name] = top_of(values, ids, k=settings.num_top, valid=fooled)
+        found = _representation_ratios(values, real[name], labels, taken_for, class_means[name])
+        ratios[name] = np.stack([found.r1, found.r2], axis=-1)
+    return _One(taken_for, fooled, tops, ratios)
+
+
+def _look(subject: Subject, images: jax.Array) -> dict:
+    return jax.device_get(sharding.waited(subject.programs.look(subject.variables, images), subject.mesh))
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """``[N, 2]`` of ``[N, A, 2]``, of the finite ones."""
+    known = np.isfinite(values)
+    counts = known.sum(1)
+    return np.where(counts, np.where(known, values, 0).sum(1) / np.maximum(counts, 1), np.nan).astype(np.float32)

@@ -1,6 +1,5 @@
 """What is found by going over a split: of each unit of a network its threshold, its top examples and its concepts."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -9,9 +8,9 @@ import numpy as np
 from robust_saliency import data as data_lib
 from robust_saliency import neurons, sharding
 from robust_saliency.config_sections import Neurons
-from robust_saliency.data.splits import permutation
-from robust_saliency.neuron_adversaries import Adversaries, top_of
-from robust_saliency.neuron_subject import Examples, Layer, Subject, masks_of
+from robust_saliency.neuron_adversaries import compared, top_of
+from robust_saliency.neuron_overlaps import chance, overlaps
+from robust_saliency.neuron_subject import Examples, Layer, Subject
 from robust_saliency.progress import Progress
 
 # Of one device: it joins the examples of a batch.
@@ -19,28 +18,28 @@ _tail = jax.jit(neurons.tail, static_argnames="most")
 
 
 def measure(subject: Subject, settings: Neurons) -> tuple[Examples, list[Layer]]:
-    """Goes over the split twice: for what is asked of all images at once, and for what is asked with it."""
+    """Goes over the split for what is asked of all images at once, then for what is asked with it."""
     examples, first = _first_pass(subject, settings)
     thresholds = {name: neurons.tail_thresholds(found.tail, settings.dissection) for name, found in first.items()}
-    second = _Second(subject, settings, examples, first, thresholds)
-    second.run()
-    adversaries, layers = second.adversaries, []
-    for name, found in first.items():
-        r1, r2 = adversaries.ratios(name)
-        layer = Layer(
+    values = {name: np.asarray(found.values) for name, found in thresholds.items()}
+    totals = overlaps(subject, settings, values) if subject.concepts else None
+    made = compared(subject, settings, examples, _class_means(subject, examples, first))
+    layers = [
+        Layer(
             name=name,
             size=found.size,
             thresholds=jax.device_get(thresholds[name]),
             mean=found.sum / (len(examples.ids) * found.size[0] * found.size[1]),
             top=jax.device_get(found.top),
-            adversarial=jax.device_get(adversaries.top[name]),
-            totals=second.totals(name, 0) if subject.concepts else None,
-            chance=second.chance(name) if subject.concepts else None,
-            r1=r1,
-            r2=r2,
+            adversarial=jax.device_get(made.top[name]),
+            totals=totals[name][0] if totals else None,
+            chance=chance(totals[name]) if totals else None,
+            r1=made.ratios[name][:, 0],
+            r2=made.ratios[name][:, 1],
         )
-        layers.append(layer)
-    return examples._replace(taken_for=adversaries.taken_for, fooled=adversaries.fooled), layers
+        for name, found in first.items()
+    ]
+    return examples._replace(taken_for=made.taken_for, fooled=made.fooled), layers
 
 
 class _First(NamedTuple):
@@ -98,62 +97,8 @@ def _joined(one: _First, other: _First) -> _First:
     )
 
 
-class _Second:
-    """Collects, batch by batch, what needs thresholds and class means: overlaps, and adversarial images."""
-
-    def __init__(self, subject: Subject, settings: Neurons, examples: Examples, first: dict, thresholds: dict):
-        self._subject, self._settings = subject, settings
-        self._thresholds = {name: np.asarray(found.values) for name, found in thresholds.items()}
-        counts = np.bincount(examples.labels, minlength=len(subject.class_names)).astype(np.float64)
-        counts[counts == 0] = np.nan
-        means = {name: (found.class_sums / counts[:, None]).astype(np.float32) for name, found in first.items()}
-        self.adversaries = Adversaries(subject, settings, examples, means)
-        self._counts: dict[tuple[str, int], neurons.Overlaps] = {}
-        self.num_shuffles = 0
-
-    def run(self) -> None:
-        subject, size = self._subject, self._settings.batch_size
-        orders = [subject.indices, *_others(subject.indices, self._settings.num_shuffles if subject.concepts else 0)]
-        self.num_shuffles = len(orders) - 1
-        batches = [data_lib.eval_batches(subject.split, batch_size=size, indices=order) for order in orders]
-        with Progress("concepts and adversarial images", -(-len(subject.indices) // size), 0, size) as progress:
-            for held, *others in zip(*batches, strict=True):
-                self._add(held, others)
-                progress.update()
-
-    def _add(self, held: dict, others: list[dict]) -> None:
-        subject, mesh, programs = self._subject, self._subject.mesh, self._subject.programs
-        names = ("image", "label", "id", "valid")
-        batch = sharding.put_batch({name: held[name] for name in names}, mesh)
-        images = programs.to_float(batch["image"])
-        real = sharding.waited(programs.look(subject.variables, images), mesh)["activations"]
-        if subject.concepts:
-            for shuffle, rows in enumerate((held, *others)):
-                masks = sharding.put_batch({"masks": masks_of(rows)}, mesh)["masks"]
-                counts = programs.overlaps(real, self._thresholds, masks, batch["valid"])
-                self._count(shuffle, jax.device_get(sharding.waited(counts, mesh)))
-        self.adversaries.add(batch, images, jax.device_get(real), held["valid"])
-
-    def _count(self, shuffle: int, counts: dict[str, neurons.Overlaps]) -> None:
-        for name, each in counts.items():
-            summed = neurons.Overlaps(*(count.sum(0, dtype=np.int64) for count in each))
-            before = self._counts.get((name, shuffle))
-            self._counts[name, shuffle] = summed if before is None else before + summed
-
-    def totals(self, name: str, shuffle: int) -> neurons.Overlaps:
-        return self._counts[name, shuffle]
-
-    def chance(self, name: str) -> np.ndarray:
-        """``[S, U, K]``: the IoUs of the units with the masks of other images."""
-        shape = (0, *self._counts[name, 0].intersection.shape)
-        found = [np.asarray(neurons.iou(self._counts[name, shuffle])) for shuffle in range(1, self.num_shuffles + 1)]
-        return np.stack(found) if found else np.zeros(shape)
-
-
-def _others(indices: np.ndarray, wanted: int) -> Iterator[np.ndarray]:
-    """``wanted`` times for each example another one, never itself: a seeded circle of all, turned further each time."""
-    order = permutation(len(indices), 0)
-    for turn in range(1, min(wanted, len(indices) - 1) + 1):
-        other = np.empty_like(indices)
-        other[order] = indices[np.roll(order, turn)]
-        yield other
+def _class_means(subject: Subject, examples: Examples, first: dict[str, _First]) -> dict[str, np.ndarray]:
+    """Of each layer the mean activations of the real images of each class, ``[classes, h w U]``; NaN for no image."""
+    counts = np.bincount(examples.labels, minlength=len(subject.class_names)).astype(np.float64)
+    counts[counts == 0] = np.nan
+    return {name: (found.class_sums / counts[:, None]).astype(np.float32) for name, found in first.items()}

@@ -34,14 +34,15 @@ from robust_saliency.neuron_subject import Examples, Layer, Subject, subject
 from robust_saliency.progress import say
 
 # Of the files that are written; those of another number are made again.
-FORMAT = 2
+FORMAT = 3
 
 
 def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
     """Looks into the run in ``workdir`` as ``config.neurons`` says; returns the path of neurons.html.
 
-    Writes ``workdir/neurons/``: units.csv (one row a layer and unit), examples.csv (one row an example: what it and its
-    adversarial image are taken for, r1 and r2 of each layer), influences.csv (one row a traced prediction, layer and
+    Writes ``workdir/neurons/``: units.csv (one row a layer and unit), examples.csv (one row an example: what it is
+    taken for, and what its adversarial images are most, -1 = none was made; the share of these that fooled, NaN = none
+    was made; r1 and r2 of each layer), influences.csv (one row a traced prediction, layer and
     unit), ablation.csv (one row a traced prediction and layer: what it loses without those units, and without random
     ones), neurons.npz (top examples and their patches, what the page draws), neurons.json (settings, counts,
     provenance) and neurons.html. Products of matrices and convolutions run at the highest precision.
@@ -100,6 +101,7 @@ def _member(place: str, experiment: Experiment, data: data_lib.Data) -> tuple[mo
     try:
         classifier, variables, described, _ = initialise.load_described(place, experiment.evaluation.step)
         initialise.check_fits(described, data)
+        data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
     except ValueError as error:
         raise ValueError(f"config.neurons.ensemble: {error}") from error
     return classifier, variables

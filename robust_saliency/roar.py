@@ -56,12 +56,13 @@ class Job(NamedTuple):
 
 
 def roar(plain: Mapping, workdir: str) -> str:
-    """Retrains as ``config.roar`` says for the run, or for each run of the study, in ``workdir``; returns the page.
+    """Retrains as ``config.roar`` says for the run, or for those of the study, in ``workdir``; returns the page.
 
     Writes ``workdir/roar/``: roar.csv (one row a retraining: accuracy with its interval, and the file that holds the
     images that it gets right), retrainings/ (these files), roar.json, roar.html. A retraining that is there by the same
     settings is not done again, and one that was killed goes on from its last checkpoint. All runs of a study are
-    retrained as its reference run was trained; where their networks are equal they share the floors.
+    retrained as its reference run was trained; where their networks are equal they share the floors. Table and page are
+    of the runs, maps and shares asked for now; retrainings of others stay where they are.
     """
     parse(_without_study(plain))  # what is wrong in the config is told before what is wrong with the workdir
     with workdirs.Workdir(workdir, create=False):
@@ -109,12 +110,15 @@ def _runs(plain: Mapping, workdir: str) -> list[tuple[study_runs.Run, Experiment
     if workdirs.holds_study(workdir):
         settings = plain["study"]
         known = {run["label"]: run for run in settings["runs"]}
-        judged = plain["roar"].get("runs") or list(known)
+        judged = plain["roar"].get("runs") or study.evaluated(settings)
         for label in judged:
-            checks.one_of("run in config.roar.runs", label, known)
+            checks.one_of("run in config.roar.runs", label, study.evaluated(settings))
         runs = [run for run in study_runs.finished(plain, workdir) if run.about["label"] in judged]
+        missing = ", ".join(label for label in judged if label not in {run.about["label"] for run in runs})
         if not runs:
-            raise ValueError(f"No run that config.roar.runs names has been finished: {', '.join(judged)}.")
+            raise ValueError(f"No run that config.roar.runs names has been finished: {missing}.")
+        if missing:
+            say(f"not finished, so that its maps are not judged: {missing}")
         reference = checks.lookup("run in config.study.reference", settings["reference"], known)
         return [(run, study.experiment_of(plain, reference, run.about["seed"])) for run in runs]
     experiment = parse(_without_study(plain))

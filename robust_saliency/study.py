@@ -79,9 +79,9 @@ def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]
         "robustness",
     )
     workdirs.claim(workdir, dict(plain), ignore=free)
-    evaluated = _evaluated(settings)
+    listed = evaluated(settings)
     runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
-            for (label, seed, directory, text), _ in experiments if label in evaluated]  # fmt: skip
+            for (label, seed, directory, text), _ in experiments if label in listed]  # fmt: skip
     before = processes.on_first(lambda: _before(workdir))
     evaluations = {label: experiment.plain.get("evaluation") for (label, *_), experiment in experiments}
     ours = {run["dir"] for run in runs}
@@ -106,7 +106,7 @@ def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]
             say(f"{label}, seed {seed} failed: {error}")
             failed.append({"label": label, "seed": seed, "dir": directory, "why": str(error)})
         else:
-            is_start = label not in evaluated
+            is_start = label not in listed
             if not is_start and not processes.on_first(functools.partial(evaluate.is_done, experiment, place)):
                 evaluate.evaluate(experiment, place, loaded[experiment.data])
         described |= {"failed": failed, "seconds": before["seconds"] + time.monotonic() - began}
@@ -160,13 +160,19 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
     if len(set(labels)) != len(labels) or not all(labels):
         raise ValueError(f"config.study.runs: every run needs a label of its own, got {labels}.")
     config.check_labels(labels, "config.study.runs")
-    if settings["reference"] not in _evaluated(settings):
-        listed = ", ".join(_evaluated(settings))
+    if settings["reference"] not in evaluated(settings):
+        listed = ", ".join(evaluated(settings))
         raise ValueError(f"config.study.reference is {settings['reference']!r}; the runs are {listed}.")
     if not isinstance(settings.get("modes") or (), list | tuple):
         raise ValueError(f"config.study.modes must be a list, got {settings['modes']!r}.")
     for mode in settings.get("modes") or ():
         checks.one_of("mode in config.study.modes", mode, MODES)
+    for label in (plain.get("roar") or {}).get("runs") or ():
+        checks.one_of("run in config.roar.runs", label, evaluated(settings))
+    for place in (plain.get("neurons") or {}).get("ensemble") or ():
+        folder, _, label = str(place).rpartition("/")
+        if folder == "..":
+            checks.one_of("run in config.neurons.ensemble", label, labels)
     if settings["seeds"] < 1:
         raise ValueError(f"config.study.seeds must be at least 1, got {settings['seeds']}.")
     first = plain.get("seed", 0)
@@ -178,7 +184,7 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
     ]  # fmt: skip
 
 
-def _evaluated(settings: Mapping) -> list[str]:
+def evaluated(settings: Mapping) -> list[str]:
     """The labels of all runs but those that others only begin from."""
     return [run["label"] for run in settings["runs"] if run.get("evaluated", True)]
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import attacks, initialise, neuron_report, records
+from robust_saliency import attacks, data, initialise, neuron_report, records
 from robust_saliency.randomness import key_of, per_example_keys
 from robust_saliency.threat import Threat
 from tests import test_neuron_report as planted_network
@@ -130,21 +130,25 @@ def test_the_page_says_how_many_were_made_and_against_whom(tmp_path, steps):
     text = (report(tmp_path / "run") / "neurons.html").read_text()
     fooled = counted()[-1].sum()
     assert f"Of {6 * COUNT} adversarial images (optimised against ../one, ../other: norm linf, epsilon 1" in text
-    assert f") {fooled} are taken for another class" in text
+    assert f") {fooled} were made of an image that is classified correctly" in text
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_of_some_examples_alone(tmp_path, steps, size):
-    """Four of six, so that the last batch has none, or two and two."""
-    some = records.read_csv(report(tmp_path / "run", num_attacked=4, batch_size=size) / "examples.csv")
+    """Three of six, a choice over all of them, that no batch size divides."""
+    some = records.read_csv(report(tmp_path / "run", num_attacked=3, batch_size=size) / "examples.csv")
     all_of_them = records.read_csv(report(tmp_path / "one") / "examples.csv")
+    chosen = data.choose(6, 3)
+    assert list(chosen) != [0, 1, 2], "data can be sorted by class"
+    left = np.setdiff1d(np.arange(6), chosen)
     for name in ("fooled", "r1:units", "r2:units"):
-        np.testing.assert_allclose(some[name][:4], all_of_them[name][:4], rtol=1e-5)
-        assert np.isnan(some[name][4:]).all()
-    np.testing.assert_array_equal(some["adversarial_prediction"][:4], all_of_them["adversarial_prediction"][:4])
-    np.testing.assert_array_equal(some["adversarial_prediction"][4:], -1)
+        np.testing.assert_allclose(some[name][chosen], all_of_them[name][chosen], rtol=1e-5)
+        assert np.isnan(some[name][left]).all()
+    taken_for = some["adversarial_prediction"]
+    np.testing.assert_array_equal(taken_for[chosen], all_of_them["adversarial_prediction"][chosen])
+    np.testing.assert_array_equal(taken_for[left], -1)
     about = records.read_json(tmp_path / "run" / "neurons" / "neurons.json")
-    assert about["num_adversaries"] == 4 * COUNT and about["num_fooled"] == counted()[-1][:4].sum()
+    assert about["num_adversaries"] == 3 * COUNT and about["num_fooled"] == counted()[-1][chosen].sum()
 
 
 def test_another_checkpoint_of_a_member_is_another_set(tmp_path, steps):
@@ -161,3 +165,5 @@ def test_a_member_that_does_not_fit_is_named(tmp_path, steps, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"^config.neurons: neurons.ensemble must name workdirs, got ''\.$"):
         experiment(ensemble=[""])
+    with pytest.raises(ValueError, match=r"^config.neurons: neurons.ensemble names a run twice: ../one, ../one\.$"):
+        experiment(ensemble=["../one", "../one"])

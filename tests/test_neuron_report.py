@@ -19,7 +19,7 @@ from robust_saliency import (
     data,
     initialise,
     models,
-    neuron_facts,
+    neuron_overlaps,
     neuron_report,
     records,
     study_neurons,
@@ -131,7 +131,7 @@ def test_chance_is_the_masks_of_other_images_never_its_own(page):
     mixed = np.zeros((6, 8, 8), bool)
     mixed[0, :3, :3] = mixed[2, 5:, :3] = True
     active = np.stack([masks[..., 0], masks[..., 1], mixed, np.zeros_like(mixed), masks[..., 2]], -1)[..., :, None]
-    turns = list(neuron_facts._others(np.arange(6), 9))
+    turns = list(neuron_overlaps.others(np.arange(6), 9))
     seen = np.sort(np.stack(turns), axis=0).T
     np.testing.assert_array_equal(seen, [sorted({*range(6)} - {i}) for i in range(6)], "every other image once")
     ious = []

@@ -97,7 +97,9 @@ def test_a_look_into_neurons(placed):
     masks = jax.device_put(np.ones((BATCH, 16, 16, 2), np.uint8), images.sharding)
     state = ascent.State(jax.device_put(np.zeros(BATCH, np.int32), labels.sharding), images, images)
     assert collectives(programs.look, variables, images) == []
-    assert collectives(programs.attacked, variables, keys, images, labels) == []
+    assert collectives(programs.attacked, variables, (), keys, images, labels) == []
+    together = neuron_programs.make_programs(classifier, ("conv4",), settings, (classifier,) * 2)
+    assert collectives(together.attacked, variables, (variables,) * 2, keys, images, labels) == []
     assert collectives(programs.overlaps, maps, per_unit, masks, labels > 0) == []
     assert collectives(programs.differences, variables, images, labels, per_unit) == []
     assert collectives(programs.ascend["conv4"], variables, state, units, 2) == []

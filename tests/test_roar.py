@@ -250,7 +250,9 @@ def test_the_runs_of_a_study_share_what_does_not_depend_on_them(tmp_path, monkey
     assert len(made) == 2 + 6 * 2 * 2 * 2, "two seeds of whole images; six maps, two modes, two shares, two seeds"
     text = page.read_text()
     one = asked | {"roar": {**asked["roar"], "runs": ["long"]}}
+    count = len(made)
     roar.roar(one, str(tmp_path))
+    assert len(made) == count, "what is there is not done again"
     assert {str(run) for run in records.read_csv(tmp_path / "roar" / "roar.csv")["run"]} == {"long"}
     with pytest.raises(ValueError, match=r"^Unknown run in config.roar.runs 'lnog'\. Did you mean 'long'\?"):
         roar.roar(asked | {"roar": {**asked["roar"], "runs": ["lnog"]}}, str(tmp_path))

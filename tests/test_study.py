@@ -118,6 +118,20 @@ def test_a_claim_by_roar_of_what_is_not_retrained_is_refused(tmp_path, roar, mes
         study.study(bad, str(tmp_path / "study"))
 
 
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("roar", {"runs": ["lnif"]}, r"^Unknown run in config.roar.runs 'lnif'. Did you mean 'linf'"),
+        ("neurons", {"ensemble": ["../lnif"]}, r"^Unknown run in config.neurons.ensemble 'lnif'. Did you mean 'linf'"),
+    ],
+)
+def test_a_run_that_a_later_mode_cannot_find_is_named_at_once(section, change, message):
+    bad = copy.deepcopy(plain())
+    bad[section].update(change)
+    with pytest.raises(ValueError, match=message):
+        study.parse(bad)
+
+
 def test_a_run_that_overrides_what_is_not_there_is_named(tmp_path):
     bad = copy.deepcopy(plain())
     bad["study"]["runs"][1]["overrides"]["train"] = {"epoch": 3}

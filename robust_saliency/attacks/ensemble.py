@@ -43,7 +43,7 @@ class EnsembleOptimisation:
     start_scale: pixels, standard deviation of the noise that each starts from; at 0 they differ by target alone.
     learning_rate: pixels; a scalar or ``[B]``.
     num_steps: gradients of each model for each adversary.
-    unroll: as for PGD.
+    unroll: as for PGD, and of the adversaries, which are made one after the other, in the memory of one.
     """
 
     threat: Threat = Threat(norm="l2", epsilon=math.inf)
@@ -120,7 +120,15 @@ def ensemble_optimisation(
         return found, margins <= 0 if is_targeted else margins >= 0, threat.distance(found, origin, spec.threat)
 
     keys = randomness.split(key_starts, spec.num_adversaries)
-    found, fooled, distance = jax.vmap(one, out_axes=1)(keys, targets.T)
+    # One after the other: a batch that devices share is gathered where a second axis of images stands before it.
+    if spec.unroll:
+        pairs = zip(keys, targets.T, strict=True)
+        found, fooled, distance = (
+            jnp.stack(parts, axis=1) for parts in zip(*(one(*pair) for pair in pairs), strict=True)
+        )
+    else:
+        results = jax.lax.map(lambda pair: one(*pair), (keys, targets.T))
+        found, fooled, distance = (jnp.moveaxis(result, 0, 1) for result in results)
     return Adversaries(jax.lax.stop_gradient(found), targets, fooled, jnp.all(fooled, axis=-1), distance)
 
 

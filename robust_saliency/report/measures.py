@@ -55,7 +55,7 @@ def reader(study: Study) -> Reader:
         if metric.startswith(f"{NEURONS}:"):
             _, name, layer = metric.split(":")
             found = _of_neurons(run.folder.parent / "neurons", name, layer, method)
-            return found if name in OF_NEURONS["units"] else _grouped(found, run)
+            return _grouped(found, run) if name in (*OF_NEURONS["images"], *OF_NEURONS["predictions"]) else found
         column = _column(study, metric, method)
         scores = run.scores
         return Values(scores.ids, scores.groups, scores.values[:, scores.columns.index(column)])
