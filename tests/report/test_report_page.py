@@ -233,6 +233,18 @@ def test_runs_that_were_measured_otherwise_are_not_compared(copy, key, value, me
         report(copy)
 
 
+def test_a_metric_may_have_had_another_title_but_not_other_settings(copy):
+    path = copy / "seed0" / "linf" / "evaluation" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["metrics"]["gini"]["title"] = "Sparsity (Gini)"
+    path.write_text(json.dumps(summary))
+    assert report(copy).exists()
+    summary["metrics"]["gini"]["settings"] = {"power": "3"}
+    path.write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match="metrics 'gini'"):
+        report(copy)
+
+
 def test_other_mistakes_are_named(copy, tmp_path):
     with pytest.raises(ValueError, match="is no directory"):
         report(tmp_path / "nowhere")
