@@ -67,7 +67,8 @@ def of_maps(directory: str, method: str, runs: dict[str, str], with_images: bool
         line[0].set_ylabel(textwrap.fill(words, 16), fontsize=9, rotation=0, ha="right", va="center")
         for at, panel in enumerate(line):
             panel.set(xticks=[], yticks=[])
-            panel.imshow(pictures[at].squeeze(), cmap="gray", vmin=0, vmax=1)  # colours where there are three channels
+            # One channel is grey, three are colours; pixels as they are, since smoothed noise is a file of a megabyte.
+            panel.imshow(pictures[at].squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             if "lesion_mask" in first:
                 panel.contour(first["lesion_mask"][at] > 0, [0.5], colors="white", linewidths=0.8)
     return figure

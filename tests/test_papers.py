@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pkgutil
+import re
 
 import numpy as np
 import pytest
@@ -122,6 +123,11 @@ def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_pat
     before = (tmp_path / "study" / "report" / "claims.json").read_bytes()
     page = report.report(tmp_path / "study")
     assert (tmp_path / "study" / "report" / "claims.json").read_bytes() == before and page.exists()
+
+
+@pytest.mark.parametrize("path", SUMMARIES, ids=[path.stem for path in SUMMARIES])
+def test_a_summary_names_no_folder_of_a_machine(path):
+    assert re.findall(r"(?<![\w.~:/])/\w+/[\w/.]*", path.read_text()) == []
 
 
 def test_a_page_can_be_of_several_studies(fill, tmp_path, monkeypatch):

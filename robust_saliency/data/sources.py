@@ -1,6 +1,7 @@
 """From a ``DataSpec`` to the three splits of a data set, wherever it comes from."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -189,7 +190,9 @@ def _stored(spec: DataSpec, sources: dict[str, Source], place: str) -> Data:
     if fits:
         splits = {split: lazy.in_ram() for split, lazy in splits.items()}
     how = "in memory" if fits else "streamed"
-    return _data(spec, splits, names, train.image_shape, (), f"{spec.name} from {place} ({how})")
+    # The last part of the place, such as the version: reports are passed on, and the rest is of this machine.
+    description = f"{spec.name} ({os.path.basename(os.path.normpath(place))}, {how})"
+    return _data(spec, splits, names, train.image_shape, (), description)
 
 
 def _relabel(stored: tuple[str, ...], spec: DataSpec) -> tuple[np.ndarray, tuple[str, ...]]:
