@@ -217,7 +217,8 @@ def _remembered(path: str) -> dict:
     later = common.default()
     for name in ("neurons", "roar"):
         held = config.get(name) or {}
-        config[name] = config_fields.merge(later[name].to_dict(), held) if isinstance(held, dict) else held
+        if isinstance(held, dict):
+            config[name] = config_fields.merge(later[name].to_dict(), held, f"config.{name}")
     return config
 
 

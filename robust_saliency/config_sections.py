@@ -184,12 +184,12 @@ class Neurons:
     layers: whose units; () = the last layer whose activation is a map. quantile, least_iou: see
     :class:`robust_saliency.neurons.Dissection`; num_shuffles: times that the masks are those of other images. num_top:
     the k of :func:`robust_saliency.neurons.top`; hierarchy: JSON file {child: parent} of the classes, '' = each stands
-    alone; sigma: see :class:`robust_saliency.neurons.Affinity`. num_attacked: of the first so many examples adversarial
-    images are made, for CS1, CS2, r1 and r2; 0 = of all: by attack, one an image, or else, where there is an ensemble
-    (workdirs of runs, from the run's own), by optimisation, several, against all of these together. score: see
-    :class:`robust_saliency.neurons.Tracing`; removed: a unit that is taken away becomes 'zero', or its 'mean' over the
-    images. num_mistakes: the most confident wrong predictions that are traced, and as many right ones, to
-    num_influential units each. num_shown: units of a concept, or else of a class, that are drawn. ascent_steps,
+    alone; sigma: see :class:`robust_saliency.neurons.Affinity`. num_attacked: of so many of the examples, drawn from
+    all, adversarial images are made, for CS1, CS2, r1 and r2; 0 = of all: by attack, one an image, or else, where there
+    is an ensemble (workdirs of runs, from the run's own), by optimisation, several, against all of these together.
+    score: see :class:`robust_saliency.neurons.Tracing`; removed: a unit that is taken away becomes 'zero', or its
+    'mean' over the images. num_mistakes: the most confident wrong predictions that are traced, and as many right ones,
+    to num_influential units each. num_shown: units of a concept, or else of a class, that are drawn. ascent_steps,
     ascent_step_size: of their visualisation, see :class:`robust_saliency.neurons.Ascent`.
     """
 

@@ -32,6 +32,7 @@ from robust_saliency import (
     retraining,
     statistics,
     study,
+    study_claims,
     study_runs,
     workdirs,
 )
@@ -110,10 +111,10 @@ def _runs(plain: Mapping, workdir: str) -> list[tuple[study_runs.Run, Experiment
     if workdirs.holds_study(workdir):
         settings = plain["study"]
         known = {run["label"]: run for run in settings["runs"]}
-        judged = plain["roar"].get("runs") or study.evaluated(settings)
-        for label in judged:
-            checks.one_of("run in config.roar.runs", label, study.evaluated(settings))
-        runs = [run for run in study_runs.finished(plain, workdir) if run.about["label"] in judged]
+        finished = study_runs.finished(plain, workdir)
+        study.parse(plain)  # which refuses a run in config.roar.runs that it does not have
+        judged = plain["roar"].get("runs") or study_claims.evaluated(settings)
+        runs = [run for run in finished if run.about["label"] in judged]
         missing = ", ".join(label for label in judged if label not in {run.about["label"] for run in runs})
         if not runs:
             raise ValueError(f"No run that config.roar.runs names has been finished: {missing}.")

@@ -79,7 +79,7 @@ def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]
         "robustness",
     )
     workdirs.claim(workdir, dict(plain), ignore=free)
-    listed = evaluated(settings)
+    listed = study_claims.evaluated(settings)
     runs = [{"label": label, "seed": seed, "dir": directory, "description": text}
             for (label, seed, directory, text), _ in experiments if label in listed]  # fmt: skip
     before = processes.on_first(lambda: _before(workdir))
@@ -160,15 +160,15 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
     if len(set(labels)) != len(labels) or not all(labels):
         raise ValueError(f"config.study.runs: every run needs a label of its own, got {labels}.")
     config.check_labels(labels, "config.study.runs")
-    if settings["reference"] not in evaluated(settings):
-        listed = ", ".join(evaluated(settings))
+    if settings["reference"] not in study_claims.evaluated(settings):
+        listed = ", ".join(study_claims.evaluated(settings))
         raise ValueError(f"config.study.reference is {settings['reference']!r}; the runs are {listed}.")
     if not isinstance(settings.get("modes") or (), list | tuple):
         raise ValueError(f"config.study.modes must be a list, got {settings['modes']!r}.")
     for mode in settings.get("modes") or ():
         checks.one_of("mode in config.study.modes", mode, MODES)
     for label in (plain.get("roar") or {}).get("runs") or ():
-        checks.one_of("run in config.roar.runs", label, evaluated(settings))
+        checks.one_of("run in config.roar.runs", label, study_claims.evaluated(settings))
     for place in (plain.get("neurons") or {}).get("ensemble") or ():
         folder, _, label = str(place).rpartition("/")
         if folder == "..":
@@ -182,11 +182,6 @@ def parse(plain: Mapping) -> list[tuple[tuple[str, int, str, str], config.Experi
         for seed in range(first, first + settings["seeds"])
         for run in settings["runs"]
     ]  # fmt: skip
-
-
-def evaluated(settings: Mapping) -> list[str]:
-    """The labels of all runs but those that others only begin from."""
-    return [run["label"] for run in settings["runs"] if run.get("evaluated", True)]
 
 
 def experiment_of(plain: Mapping, run: Mapping, seed: int) -> config.Experiment:

@@ -28,10 +28,14 @@ def parse(plain: Mapping) -> list[dict]:
     labels = [claim.label for claim in claims]
     if len(set(labels)) != len(labels):
         raise ValueError(f"{WHERE}: every claim needs a label of its own, got {', '.join(labels)}.")
-    runs = [run["label"] for run in settings["runs"] if run.get("evaluated", True)]
     for claim in claims:
-        _check(claim, runs, plain["evaluation"], plain["roar"])
+        _check(claim, evaluated(settings), plain["evaluation"], plain["roar"])
     return [dataclasses.asdict(claim) for claim in claims]
+
+
+def evaluated(settings: Mapping) -> list[str]:
+    """The labels of all runs of a study but those that others only begin from."""
+    return [run["label"] for run in settings["runs"] if run.get("evaluated", True)]
 
 
 def _built(section: Mapping, where: str) -> Claim:

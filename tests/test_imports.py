@@ -116,7 +116,17 @@ MAY_IMPORT = {
     "retraining": BUILD | {"train", "evaluate_programs"},
     "roar_images": BUILD | {"evaluate_blind", "evaluate_programs"},
     "roar": BUILD
-    | {"train", "descriptions", "retraining", "roar_images", "statistics", "study", "study_runs", "report"},
+    | {
+        "train",
+        "descriptions",
+        "retraining",
+        "roar_images",
+        "statistics",
+        "study",
+        "study_claims",
+        "study_runs",
+        "report",
+    },
     "study_robustness": BUILD
     | {"study_runs", "robustness", "robustness_facts", "survivors", "transfer", "transfer_checks", "report"},
 }

@@ -172,7 +172,7 @@ def _claims(path: Path, about: Mapping[str, Any]) -> tuple[stated.Claim, ...]:
 def _check_alike(directory: Path, first: Run, run: Run) -> None:
     """Raises ValueError where two runs were not measured in the same way, so that their scores cannot be compared."""
     for key in ("split", "explained", "images", "attacks", "methods", "metrics"):
-        one, other = _without_titles(first.summary.get(key)), _without_titles(run.summary.get(key))
+        one, other = _measured(first.summary.get(key)), _measured(run.summary.get(key))
         if one != other:
             if isinstance(one, dict) and isinstance(other, dict):
                 name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
@@ -183,14 +183,17 @@ def _check_alike(directory: Path, first: Run, run: Run) -> None:
             )
 
 
-def _without_titles(section: Any) -> Any:
-    """A measure that was given another title is the same measure."""
+def _measured(section: Any) -> Any:
+    """Without the words for a measure that its name and settings say already: other words, the same measure."""
     if not isinstance(section, dict):
         return section
-    return {
-        name: {field: value for field, value in about.items() if field != "title"} if isinstance(about, dict) else about
-        for name, about in section.items()
-    }
+    return {name: _without_words(about) for name, about in section.items()}
+
+
+def _without_words(about: Any) -> Any:
+    if not isinstance(about, dict) or "settings" not in about:
+        return about
+    return {field: value for field, value in about.items() if field not in ("title", "description")}
 
 
 def _single_run(directory: Path) -> Study:

@@ -233,7 +233,7 @@ def test_runs_that_were_measured_otherwise_are_not_compared(copy, key, value, me
         report(copy)
 
 
-def test_a_metric_may_have_had_another_title_but_not_other_settings(copy):
+def test_a_metric_may_have_had_other_words_but_not_other_settings(copy):
     path = copy / "seed0" / "linf" / "evaluation" / "summary.json"
     summary = json.loads(path.read_text())
     summary["metrics"]["gini"]["title"] = "Sparsity (Gini)"
