@@ -9,11 +9,13 @@ alone, or with the consistent loss, which draws the activations of an adversaria
 last layer: which concepts units detect (dissection), of how close classes their top images are (consistency level), of
 which classes their top adversarial images (CS1: as the real ones; CS2: as the classes those are taken for), how far
 adversarial images are represented from what they show (r1, r2), and whether predictions hang on the units that they are
-traced to. ``neurons.html`` of each run shows ten wrong predictions beside ten right ones.
+traced to. ``neurons.html`` of each run shows ten wrong predictions beside ten right ones. Adversarial images are ten of
+each of the first images, each driven to another class by optimisation against the three networks of clean images
+together; all networks see the same ones. With ``--config.neurons.ensemble="()"`` each network has its own, by PGD.
 
 Of the papers only abstracts, captions and reviews could be read: loss, measures and every setting are reconstructions,
 and the networks are a small CNN for AlexNet, a VGG-style one for VGG-16, a narrow ResNet-18 for ResNet-18; drawn images
-for ILSVRC-2012; PGD against each network for adversaries of an ensemble. That a prediction *loses* more without the
+for ILSVRC-2012. That a prediction *loses* more without the
 units it was traced to than without others is so by their choice, in untrained networks too; that it *changes* is not.
 docs/papers has results.
 """
@@ -30,6 +32,8 @@ class Size(NamedTuple):
     networks: tuple[str, ...]
     num_train: int
     num_test: int
+    num_attacked: int  # of the test images
+    num_adversaries: int  # of each
     width: int
     start_epochs: int
     epochs: int  # of the consistent loss; of clean images as many passes
@@ -37,9 +41,9 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "smoke": Size(("cnn",), 64, 48, 4, 1, 1, 1),
-    "small": Size(tuple(LAST), 3072, 4096, 16, 16, 6, 3),
-    "full": Size(tuple(LAST), 16384, 4096, 32, 30, 20, 5),
+    "smoke": Size(("cnn",), 64, 48, 24, 2, 4, 1, 1, 1),
+    "small": Size(tuple(LAST), 3072, 4096, 512, 10, 16, 16, 6, 3),
+    "full": Size(tuple(LAST), 16384, 4096, 4096, 10, 32, 30, 20, 5),
 }
 PASSES = 3  # over an image, forward and backward, of the consistent loss with FGSM
 
@@ -68,6 +72,9 @@ def get_config(size="small"):
     }
     config.neurons.update(num_mistakes=10, num_shown=1)
     config.neurons.attack.epsilon = 4 / 255
+    config.neurons.ensemble = tuple(f"../{label}" for label in settings.networks)
+    config.neurons.num_attacked = settings.num_attacked
+    config.neurons.optimisation.num_adversaries = settings.num_adversaries
     networks = {
         "cnn": {"name": "small_cnn", "width": settings.width},
         "vgg": {"name": "plain_cnn", "layers": _vgg(settings.width)},
