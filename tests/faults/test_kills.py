@@ -4,6 +4,7 @@ had happened, number by number."""
 import contextlib
 import json
 import os
+import pathlib
 import time
 
 import numpy as np
@@ -86,9 +87,9 @@ def _log(line: dict) -> None:
 def _newest(workdir) -> str:
     """The file that was written last: it tells what the study was at."""
     written = {}
-    for path in workdir.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # renamed or removed since
-            if path.is_file():
+    for folder, _, names in os.walk(workdir):  # it passes over a folder that is removed while it looks, rglob does not
+        for path in (pathlib.Path(folder, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):  # renamed or removed since
                 written[path.relative_to(workdir).as_posix()] = path.stat().st_mtime_ns
     return max(written, key=written.get, default="none")
 
