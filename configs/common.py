@@ -3,6 +3,8 @@
 A value that is a placeholder (None) means "the method's own default"; fields of methods not chosen are ignored.
 """
 
+from collections.abc import Mapping, Sequence
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -178,9 +180,9 @@ def run(label: str, description: str, **overrides) -> ConfigDict:
     return ConfigDict({"label": label, "description": description, "overrides": overrides})
 
 
-def claim(label: str, sentence: str, *expected: ConfigDict) -> ConfigDict:
-    """What a study is expected to show: it holds where each of ``expected`` does."""
-    return ConfigDict({"label": label, "sentence": sentence, "expected": expected})
+def claim(label: str, sentence: str, *expected: ConfigDict, correlated: Sequence[ConfigDict] = ()) -> ConfigDict:
+    """What a study is expected to show: it holds where each of ``expected`` and of ``correlated`` does."""
+    return ConfigDict({"label": label, "sentence": sentence, "expected": expected, "correlated": tuple(correlated)})
 
 
 def expected(metric: str, run: str, direction: str = "higher", **changes) -> ConfigDict:
@@ -194,6 +196,20 @@ def expected(metric: str, run: str, direction: str = "higher", **changes) -> Con
     config.than_map = ""  # '' = the same; floors: each of the maps that never look at the network
     config.than_metric = ""  # '' = the same
     config.by = 0.0  # the least difference; below 0 how much worse it may be
+    config.update(changes)
+    return config
+
+
+def correlation(metric: str, along: str, numbers: Mapping[str, float], direction: str = "higher", **changes):
+    """``metric`` rises, or falls, with ``along``, of which ``numbers`` says how much each run has."""
+    config = ConfigDict()
+    config.metric = metric  # as in expected()
+    config.runs = tuple(numbers)
+    config.numbers = tuple(map(float, numbers.values()))
+    config.along = along  # what the numbers are, such as "epsilon"
+    config.direction = direction
+    config.map = ""
+    config.beyond = 0.0  # the least correlation of the means with the numbers; where lower is claimed its opposite
     config.update(changes)
     return config
 

@@ -85,7 +85,11 @@ def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figur
     lacking = [label for label in labels if label not in claims]
     if lacking:
         raise ValueError(f"No claim {lacking[0]!r}; there are {', '.join(claims)}.")
-    lines = {section.label: [row[0] for row in section.rows] for section in stated_table.sections(summary)}
+    sections = stated_table.sections(summary)
+    lines = {each.label: [row[0] for row in each.rows[: len(claims[each.label]["differences"])]] for each in sections}
+    bare = [label for label in labels if not lines[label]]
+    if bare:
+        raise ValueError(f"The claim {bare[0]!r} has no difference to draw.")
     heads = {
         label: textwrap.wrap(f"{claims[label]['sentence']} {claims[label]['verdict'].capitalize()}.", 68)
         for label in labels

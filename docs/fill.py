@@ -121,7 +121,7 @@ def papers_table(summaries: dict[str, dict]) -> str:
     for name, summary in summaries.items():
         made = f"{summary['hardware'].get('devices', '')}, {summary['seconds'] / 3600:.1f} h"
         for claim, section in zip(summary["claims"], stated_table.sections(summary), strict=True):
-            shown = sum(each["finding"] == "shown" for each in claim["differences"])
+            shown = sum(row[-1] == "shown" for row in section.rows)
             first = section.rows[0]
             lines.append([
                 f"[{name}](papers/{name.partition('.')[0]}.md)", claim["sentence"], claim["verdict"],

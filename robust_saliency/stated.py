@@ -1,4 +1,4 @@
-"""What a study is expected to show: claims stated in its config, of differences that its report then measures."""
+"""What a study is expected to show: claims stated in its config, which its report then puts to the test."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -46,20 +46,61 @@ class Expected:
 
 
 @dataclasses.dataclass(frozen=True)
+class Correlated:
+    """Over ``runs``, the mean of ``metric`` of ``map`` rises, or falls, with ``numbers``, one a run, called ``along``.
+
+    direction: higher: their correlation (Pearson's) is above ``beyond``; lower: it is below ``-beyond``.
+    """
+
+    metric: str
+    runs: tuple[str, ...]
+    numbers: tuple[float, ...]
+    along: str
+    direction: str = "higher"
+    map: str = ""
+    beyond: float = 0.0
+
+    def __post_init__(self):
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}.")
+        if len(self.runs) != len(self.numbers) or len(set(self.runs)) < max(len(self.runs), 3):
+            raise ValueError(
+                f"a correlation is of three different runs or more with a number each, got {len(self.numbers)} numbers "
+                f"for the runs {', '.join(self.runs)}."
+            )
+        if len(set(self.numbers)) == 1:
+            raise ValueError(f"nothing goes along with numbers that are all {self.numbers[0]:g}.")
+        if not 0.0 <= self.beyond < 1.0:
+            raise ValueError(f"beyond must lie in [0, 1), got {self.beyond:g}.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Claim:
-    """``sentence`` in words, and all that must be so for it to hold."""
+    """``sentence`` in words, and all that must be so for it to hold: differences and correlations."""
 
     label: str
     sentence: str
-    expected: tuple[Expected, ...]
+    expected: tuple[Expected, ...] = ()
+    correlated: tuple[Correlated, ...] = ()
 
     def __post_init__(self):
-        if not self.label or not self.expected:
-            raise ValueError("a claim needs a label, and at least one difference that is expected.")
+        if not self.label or not (self.expected or self.correlated):
+            raise ValueError("a claim needs a label, and at least one difference or correlation that is expected.")
 
 
 def read(listed: Iterable[Mapping]) -> tuple[Claim, ...]:
     """The claims that study.json holds."""
     return tuple(
-        Claim(each["label"], each["sentence"], tuple(Expected(**part) for part in each["expected"])) for each in listed
+        Claim(
+            each["label"],
+            each["sentence"],
+            tuple(Expected(**part) for part in each["expected"]),
+            # A study that was made before there were correlations has none.
+            tuple(Correlated(**_with_tuples(part)) for part in each.get("correlated", ())),
+        )
+        for each in listed
     )
+
+
+def _with_tuples(part: Mapping) -> dict:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}

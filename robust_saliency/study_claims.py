@@ -1,7 +1,7 @@
 """The claims of a study's config, checked before anything is trained."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from robust_saliency import checks, config_fields
 from robust_saliency.evaluate_blind import average_label
@@ -11,6 +11,7 @@ WHERE = "config.study.claims"
 ROAR = ("roar", "kar")  # scores of --mode=roar
 ROAR_FLOORS = ("random", "centre_gaussian", "sobel")
 UNITS = ("traced", "random")  # that a prediction loses
+NEEDED = {"expected": ("metric", "run"), "correlated": ("metric", "runs", "numbers", "along")}  # fields of each
 
 
 def parse(plain: Mapping) -> list[dict]:
@@ -40,12 +41,13 @@ def evaluated(settings: Mapping) -> list[str]:
 
 def _built(section: Mapping, where: str) -> Claim:
     """Of the fields that have no default none may lack."""
-    needed = {where: (section, ("label", "sentence", "expected"))}
-    parts = section.get("expected") if isinstance(section, Mapping) else None
-    for number, part in enumerate(parts if isinstance(parts, list | tuple) else ()):
-        needed[f"{where}.expected[{number}]"] = (part, ("metric", "run"))
+    needed = {where: (section, ("label", "sentence"))}
+    for kind, names in NEEDED.items():
+        parts = section.get(kind) if isinstance(section, Mapping) else None
+        for number, part in enumerate(parts if isinstance(parts, list | tuple) else ()):
+            needed[f"{where}.{kind}[{number}]"] = (part, names)
     for place, (given, names) in needed.items():
-        lacking = [name for name in names if isinstance(given, Mapping) and name not in given]
+        lacking = [name for name in names if isinstance(given, Mapping) and given.get(name) is None]
         if lacking:
             raise ValueError(f"{place} needs {', '.join(lacking)}.")
     return config_fields.build(Claim, section, where)
@@ -56,20 +58,29 @@ def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping, roar: Mapping
     floors = ("random", "centre_gaussian", "sobel", *map(average_label, maps))
     of_network = ("accuracy", "confidence", *(f"robust:{label}" for label in attacks))
     where = f"{WHERE} ({claim.label!r})"
+    for metric, run, method, more in _columns(claim):
+        checks.one_of(f"run in {where}", run, runs)
+        if metric.startswith("neurons:"):
+            _check_units(metric, method, where)
+        elif metric in ROAR:
+            checks.one_of(f"run of {metric} in {where}", run, roar.get("runs") or runs)
+            checks.one_of(f"map of {metric} in {where}", method, (*(roar.get("methods") or maps), *ROAR_FLOORS))
+        else:
+            if method and not method.endswith("_mask"):
+                checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
+            checks.one_of(f"metric in {where}", metric, (*metrics, *ROAR) if method else of_network)
     for each in claim.expected:
-        for metric, run, method, more in ((each.metric, each.run, each.map, ()), (*each.other, (FLOORS,))):
-            checks.one_of(f"run in {where}", run, runs)
-            if metric.startswith("neurons:"):
-                _check_units(metric, method, where)
-            elif metric in ROAR:
-                checks.one_of(f"run of {metric} in {where}", run, roar.get("runs") or runs)
-                checks.one_of(f"map of {metric} in {where}", method, (*(roar.get("methods") or maps), *ROAR_FLOORS))
-            else:
-                if method and not method.endswith("_mask"):
-                    checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
-                checks.one_of(f"metric in {where}", metric, (*metrics, *ROAR) if method else of_network)
         if _of_what(each.metric) != _of_what(each.other[0]):
             raise ValueError(f"{where}: {each.metric} and {each.other[0]} are not of the same units or images.")
+
+
+def _columns(claim: Claim) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """Metric, run and map of all that is compared, and what else may stand in the map's place."""
+    for each in claim.expected:
+        yield each.metric, each.run, each.map, ()
+        yield *each.other, (FLOORS,)
+    for each in claim.correlated:
+        yield from ((each.metric, run, each.map, ()) for run in each.runs)
 
 
 def _check_units(metric: str, method: str, where: str) -> None:

@@ -25,6 +25,12 @@ def _claims(**changes):
     return {"claims": [{"label": "sparser", "sentence": "Its maps are sparser.", "expected": [expected]}]}
 
 
+def _correlated(**changes):
+    names = {"metric": "gini", "runs": ("standard", "linf", "l2"), "numbers": (0, 4, 2), "along": "epsilon"}
+    along = {**names, "map": "gradient", **changes}
+    return {"claims": [{"label": "rises", "sentence": "It rises.", "correlated": [along]}]}
+
+
 def test_two_runs_and_a_second_seed(tmp_path):
     page = study.study(plain(), str(tmp_path))
     text = pathlib.Path(page).read_text(encoding="utf-8")
@@ -75,7 +81,8 @@ def test_two_runs_and_a_second_seed(tmp_path):
         ({"claims": [*_claims()["claims"]] * 2}, r"every claim needs a label of its own, got sparser, sparser"),
         ({"claims": 5}, r"config\.study\.claims must be a list of claims, got 5"),
         ({"modes": 5}, r"config\.study\.modes must be a list, got 5"),
-        ({"claims": [{"label": "a", "sentence": ""}]}, r"config\.study\.claims\[0\] needs expected\."),
+        ({"claims": [{"label": "a"}]}, r"config\.study\.claims\[0\] needs sentence\."),
+        ({"claims": [{"label": "a", "sentence": ""}]}, r"claims\[0\]: a claim needs a label, and at least one differ"),
         ({"claims": [{"label": "a", "sentence": "", "expected": [{"run": "linf"}]}]}, r"expected\[0\] needs metric\."),
         (_claims(metric="neurons:csl:conv4", map=""), r"Unknown column of neurons in .* 'csl'\. Did you mean 'cs"),
         (_claims(metric="neurons:cs1", map=""), r"'neurons:cs1' must be neurons:<column>:<layer>"),
@@ -86,6 +93,19 @@ def test_two_runs_and_a_second_seed(tmp_path):
         ),
         (_claims(metric="roar", than_run="", than_map="floors"), r"Unknown map of roar in .* 'floors'"),
         ({"claims": [{"label": "a", "sentence": "", "expected": []}]}, r"claims\[0\]: a claim needs a label, and at"),
+        (_correlated(runs=("linf", "linff", "standard")), r"Unknown run in config\.study\.claims \('rises'\) 'linff'"),
+        (_correlated(metric="ginny"), r"Unknown metric in config\.study\.claims \('rises'\) 'ginny'\. Did you mean"),
+        (_correlated(numbers=(1, 2)), r"correlated\[0\]: a correlation is of three different runs or more with a num"),
+        (
+            _correlated(runs=("linf", "linf", "standard")),
+            r"three different runs or more .* for the runs linf, linf, st",
+        ),
+        (_correlated(numbers=(1, 1, 1)), r"correlated\[0\]: nothing goes along with numbers that are all 1\."),
+        (_correlated(beyond=1), r"correlated\[0\]: beyond must lie in \[0, 1\), got 1\."),
+        (_correlated(direction="up"), r"correlated\[0\]: direction must be one of higher, lower, got 'up'"),
+        (_correlated(metric=None), r"correlated\[0\] needs metric\."),
+        (_claims(metric=None), r"expected\[0\] needs metric\."),
+        (_correlated(nubmers=(1, 2, 3)), r"correlated\[0\]: Unknown field 'nubmers'\. Did you mean 'numbers'"),
     ],
 )
 def test_a_bad_study_is_answered_before_any_work(tmp_path, change, message):

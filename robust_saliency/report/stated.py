@@ -2,18 +2,20 @@
 
 A difference is of two columns of scores, each of one run and one map, on the same images and seed. It is shown where
 :func:`robust_saliency.statistics.difference_counts` counts it, in the direction that was stated: every seed has its
-sign, the interval of all seeds, grouped, excludes zero, and so does Holm's correction over all stated differences.
+sign, the interval of all seeds, grouped, excludes zero, and so does Holm's correction over all that is stated. Of
+correlations the same is asked (:mod:`stated_correlations`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from robust_saliency import statistics
-from robust_saliency.report import measures
+from robust_saliency.report import measures, stated_correlations
+from robust_saliency.report.findings import finding
 from robust_saliency.report.load import Study
 from robust_saliency.stated import FLOORS, Claim, Expected
 
@@ -26,7 +28,7 @@ class Difference:
     """What was measured of ``expected``: both means, and the difference of all seeds and of each.
 
     finding: shown, opposite, less than stated (where a least difference was), not shown, one seed, too few or not
-    measured. p_value: after Holm's correction over all stated differences. Means are of the images that both have.
+    measured. p_value: after Holm's correction over all that is stated. Means are of the images that both have.
     """
 
     expected: Expected
@@ -43,33 +45,47 @@ class Difference:
 class Judged:
     claim: Claim
     differences: tuple[Difference, ...]
+    correlations: tuple[stated_correlations.Correlation, ...] = ()
+
+    @property
+    def measured(self) -> tuple[Difference | stated_correlations.Correlation, ...]:
+        return (*self.differences, *self.correlations)
 
     @property
     def shown(self) -> int:
-        return sum(each.finding == "shown" for each in self.differences)
+        return sum(each.finding == "shown" for each in self.measured)
 
     @property
     def verdict(self) -> str:
         """holds, partly, does not hold; or one seed, not measured, too few, where nothing can be said of all of it."""
-        if any(len(each.by_seed) == 1 for each in self.differences):
+        if any(len(each.by_seed) == 1 for each in self.measured):
             return "one seed"
-        lacking = {each.finding for each in self.differences} & {"not measured", "too few"}
+        lacking = {each.finding for each in self.measured} & {"not measured", "too few"}
         if lacking:
             return min(lacking)
-        if self.shown == len(self.differences):
+        if self.shown == len(self.measured):
             return "holds"
         return "partly" if self.shown else "does not hold"
 
 
 def judged(study: Study) -> list[Judged]:
-    """The claims of the study, each with its differences; ValueError where a map of them was not measured."""
-    claims = [(claim, list(_each(study, claim))) for claim in study.claims]
+    """The claims of the study, each with what was measured; ValueError where a map of them was not."""
     read = measures.reader(study)
-    pairs = [[_paired(study, expected, read) for expected in listed] for _, listed in claims]
-    p_values = iter(_tests([pair for listed in pairs for pair in listed]))
+    listed = [(claim, list(_each(study, claim))) for claim in study.claims]
+    draws = _FLIPS_A_TEST * sum(len(differences) + len(claim.correlated) for claim, differences in listed)
+    tests = []
+    for claim, differences in listed:
+        pairs = [_tested(_paired(study, expected, read), draws) for expected in differences]
+        correlations = [
+            stated_correlations.tested(study, expected, read, draws, _SEED) for expected in claim.correlated
+        ]
+        tests.append((claim, pairs, correlations))
+    found = [each.found.p_value for _, _, correlations in tests for each in correlations]
+    p_values = iter(statistics.holm([*(p for _, pairs, _ in tests for _, p in pairs), *found]).tolist())
+    differences = [[_measured(pair, next(p_values)) for pair, _ in pairs] for _, pairs, _ in tests]
     return [
-        Judged(claim, tuple(_measured(pair, float(next(p_values))) for pair in of_claim))
-        for (claim, _), of_claim in zip(claims, pairs, strict=True)
+        Judged(claim, tuple(measured), tuple(stated_correlations.judged(each, next(p_values)) for each in correlations))
+        for (claim, _, correlations), measured in zip(tests, differences, strict=True)
     ]
 
 
@@ -93,27 +109,43 @@ def described(study: Study) -> dict[str, Any]:
 
 
 def _plain(found: Judged, study: Study) -> dict[str, Any]:
-    differences = []
-    for each in found.differences:
-        limits = {"difference": each.difference.mean, "low": each.difference.low, "high": each.difference.high}
-        measured = {"mean": each.mean, "other_mean": each.other_mean, **limits, "holm": each.p_value}
-        differences.append(
-            {
-                **asdict(each.expected),
-                "title": measures.title(study, each.expected.metric),
-                "than_title": measures.title(study, each.expected.other[0]),
-                **{name: _number(value) for name, value in measured.items()},
-                "by_seed": {str(seed): _number(value) for seed, value in each.by_seed.items()},
-                "finding": each.finding,
-                "reason": each.reason,
-            }
-        )
     return {
         "label": found.claim.label,
         "sentence": found.claim.sentence,
         "verdict": found.verdict,
-        "differences": differences,
+        "differences": [_plain_difference(each, study) for each in found.differences],
+        "correlations": [_plain_correlation(each, study) for each in found.correlations],
     }
+
+
+def _plain_difference(found: Difference, study: Study) -> dict[str, Any]:
+    limits = {"difference": found.difference.mean, "low": found.difference.low, "high": found.difference.high}
+    return {
+        **asdict(found.expected),
+        "title": measures.title(study, found.expected.metric),
+        "than_title": measures.title(study, found.expected.other[0]),
+        **_numbers({"mean": found.mean, "other_mean": found.other_mean, **limits, "holm": found.p_value}),
+        **_verdict(found),
+    }
+
+
+def _plain_correlation(found: stated_correlations.Correlation, study: Study) -> dict[str, Any]:
+    measured = found.measured
+    return {
+        **asdict(found.expected),
+        "title": measures.title(study, found.expected.metric),
+        "means": _numbers(found.means),
+        **_numbers({"correlation": measured.mean, "low": measured.low, "high": measured.high, "holm": found.p_value}),
+        **_verdict(found),
+    }
+
+
+def _verdict(found: Difference | stated_correlations.Correlation) -> dict[str, Any]:
+    return {"by_seed": _numbers(found.by_seed), "finding": found.finding, "reason": found.reason}
+
+
+def _numbers(values: Mapping[Any, float]) -> dict[str, float | None]:
+    return {str(name): _number(value) for name, value in values.items()}
 
 
 def _number(value: float) -> float | None:
@@ -167,10 +199,9 @@ def _paired(study: Study, expected: Expected, read: measures.Reader) -> _Pair:
     return _Pair(expected, by_seed)
 
 
-def _tests(pairs: list[_Pair]) -> np.ndarray:
-    draws = _FLIPS_A_TEST * max(len(pairs), 1)
-    found = [statistics.sign_flip_test(pair.differences, pair.groups, num_draws=draws, seed=_SEED) for pair in pairs]
-    return statistics.holm(found)
+def _tested(pair: _Pair, num_draws: int) -> tuple[_Pair, float]:
+    """With its p-value, not corrected yet."""
+    return pair, statistics.sign_flip_test(pair.differences, pair.groups, num_draws=num_draws, seed=_SEED)
 
 
 def _measured(pair: _Pair, p_value: float) -> Difference:
@@ -183,23 +214,10 @@ def _measured(pair: _Pair, p_value: float) -> Difference:
     limits = (beyond.low, beyond.high)
     verdict = statistics.difference_counts(seeds, limits, int(beyond.num_groups), p_value)
     difference = statistics.bootstrap_mean(plain, pair.groups, seed=_SEED)
-    finding = _finding(verdict, by_seed, difference, pair.sign)
-    return Difference(expected, *means, difference, by_seed, p_value, finding, verdict.reason)
+    found = finding(verdict, len(by_seed), (difference.low, difference.high), pair.sign)
+    return Difference(expected, *means, difference, by_seed, p_value, found, verdict.reason)
 
 
 def _mean(values: np.ndarray) -> float:
     """NaN where there is none."""
     return float(values.mean()) if len(values) else math.nan
-
-
-def _finding(verdict: statistics.Verdict, by_seed: dict[int, float], difference: statistics.Estimate, sign: int) -> str:
-    if verdict.finding in ("too few", "not measured"):
-        return verdict.finding
-    if len(by_seed) == 1:
-        return "one seed"
-    if not verdict.counts:
-        return "not shown"
-    if verdict.finding == "higher":
-        return "shown"
-    is_opposite = max(sign * difference.low, sign * difference.high) < 0
-    return "opposite" if is_opposite else "less than stated"

@@ -22,7 +22,13 @@ class Section(NamedTuple):
 def sections(described: Mapping[str, Any]) -> list[Section]:
     """Of what :func:`robust_saliency.report.stated.described` found."""
     return [
-        Section(claim["label"], claim["sentence"], claim["verdict"], [_row(each) for each in claim["differences"]])
+        Section(
+            claim["label"],
+            claim["sentence"],
+            claim["verdict"],
+            # A summary that was written before there were correlations has none.
+            [*map(_row, claim["differences"]), *map(_row_of_correlation, claim.get("correlations", ()))],
+        )
         for claim in described["claims"]
     ]
 
@@ -39,21 +45,31 @@ def markdown(described: Mapping[str, Any]) -> str:
 
 
 def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
-    by_seed = [value for value in found["by_seed"].values() if value is not None]
-    sign = 1 if found["direction"] == "higher" else -1
-    agreeing = sum(sign * value > found["by"] for value in by_seed)
     mean, limits = numbers.difference(
         Estimate(*map(_float, (found["difference"], found["low"], found["high"])), 0, 0, 0)
     )
-    return (
-        _words(found),
-        numbers.plain(_float(found["mean"])),
-        numbers.plain(_float(found["other_mean"])),
-        f"{mean} {limits}".strip(),
-        f"{agreeing} of {len(found['by_seed'])}",
-        numbers.p_value(_float(found["holm"])).removeprefix("p "),
-        found["finding"],
-    )
+    it, other = (numbers.plain(_float(found[name])) for name in ("mean", "other_mean"))
+    return (_words(found), it, other, f"{mean} {limits}".strip(), *_verdict(found, found["by"]))
+
+
+def _row_of_correlation(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The correlation stands in the column of differences."""
+    of = f" of {found['map']}" if found["map"] else ""
+    limit = numbers.plain(found["beyond"]) if found["beyond"] else "0"
+    said = f"above {limit}" if found["direction"] == "higher" else f"below {'-' if found['beyond'] else ''}{limit}"
+    words = f"{found['title']}{of}: correlation with {found['along']} over {len(found['runs'])} networks {said}"
+    mean, low, high = (_float(found[name]) for name in ("correlation", "low", "high"))
+    measured = f"{numbers.plain(mean)} {numbers.interval(low, high)}".strip()
+    return (words, "", "", measured, *_verdict(found, found["beyond"]))
+
+
+def _verdict(found: Mapping[str, Any], least: float) -> tuple[str, str, str]:
+    """How many seeds agree, the p-value, and the finding."""
+    by_seed = [value for value in found["by_seed"].values() if value is not None]
+    sign = 1 if found["direction"] == "higher" else -1
+    agreeing = sum(sign * value > least for value in by_seed)
+    p_value = numbers.p_value(_float(found["holm"])).removeprefix("p ")
+    return f"{agreeing} of {len(found['by_seed'])}", p_value, found["finding"]
 
 
 def _words(found: Mapping[str, Any]) -> str:

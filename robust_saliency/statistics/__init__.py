@@ -10,6 +10,7 @@ on the order of the rows.
 """
 
 from robust_saliency.statistics.bootstrap import Estimate, bootstrap_mean, paired_difference
+from robust_saliency.statistics.correlation import Correlation, correlation_of_means
 from robust_saliency.statistics.effect_size import probability_of_superiority, standardised_difference
 from robust_saliency.statistics.matching import CALIPER, Matched, all_correct, confidence_matched
 from robust_saliency.statistics.permutation import holm, sign_flip_test
@@ -20,12 +21,14 @@ from robust_saliency.statistics.verdicts import Verdict, difference_counts
 __all__ = [
     "CALIPER",
     "Components",
+    "Correlation",
     "Estimate",
     "Matched",
     "Verdict",
     "all_correct",
     "bootstrap_mean",
     "confidence_matched",
+    "correlation_of_means",
     "difference_counts",
     "holm",
     "paired_difference",

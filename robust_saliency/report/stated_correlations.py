@@ -1,0 +1,93 @@
+"""What became of the correlations that a study states: a metric of its networks along a number that each has."""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robust_saliency import statistics
+from robust_saliency.report import measures
+from robust_saliency.report.findings import finding
+from robust_saliency.report.load import Study
+from robust_saliency.stated import Correlated
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """What was measured of ``expected``: the correlation, mean of all seeds, its interval and that of each seed.
+
+    means: of the metric, a run, over images that all runs have and over seeds. finding, p_value: as of a difference.
+    """
+
+    expected: Correlated
+    means: dict[str, float]
+    measured: statistics.Estimate
+    by_seed: dict[int, float]
+    p_value: float
+    finding: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A correlation before the correction of its p-value: of the tables of images by runs, ``values``, a seed."""
+
+    expected: Correlated
+    values: dict[int, np.ndarray]
+    found: statistics.Correlation
+
+
+def tested(study: Study, expected: Correlated, read: measures.Reader, num_permutations: int, seed: int) -> Tested:
+    """Of every seed of the study; NaN for one with which a run failed."""
+    runs = {label: {run.seed: run for run in study.of(label)} for label in expected.runs}
+    tables = {}
+    for of_seed in study.seeds:
+        columns = [
+            read(runs[label][of_seed], expected.metric, expected.map) if of_seed in runs[label] else measures.NOTHING
+            for label in expected.runs
+        ]
+        tables[of_seed] = _together(columns)
+    found = statistics.correlation_of_means(
+        [values for values, _ in tables.values()],
+        [groups for _, groups in tables.values()],
+        expected.numbers,
+        num_permutations=num_permutations,
+        seed=seed,
+    )
+    return Tested(expected, {of_seed: values for of_seed, (values, _) in tables.items()}, found)
+
+
+def judged(test: Tested, p_value: float) -> Correlation:
+    """``p_value``: after Holm's correction over all that the study states."""
+    expected, found = test.expected, test.found
+    sign = 1 if expected.direction == "higher" else -1
+    low, high = sorted((sign * found.low, sign * found.high))
+    beyond = [sign * each - expected.beyond for each in found.by_seed]
+    verdict = statistics.difference_counts(
+        beyond, (low - expected.beyond, high - expected.beyond), found.num_groups, p_value
+    )
+    every = np.concatenate(list(test.values.values()))
+    return Correlation(
+        expected,
+        {label: _mean(column) for label, column in zip(expected.runs, every.T, strict=True)},
+        statistics.Estimate(found.mean, found.low, found.high, len(every), 0, found.num_groups),
+        dict(zip(test.values, map(float, found.by_seed), strict=True)),
+        p_value,
+        finding(verdict, len(found.by_seed), (found.low, found.high), sign),
+        verdict.reason,
+    )
+
+
+def _together(columns: Sequence[measures.Values]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the images that all runs have a value of: the values ``[N, R]``, and the groups ``[N]``."""
+    ids = functools.reduce(np.intersect1d, [each.ids for each in columns])
+    places = [np.flatnonzero(np.isin(each.ids, ids))[np.argsort(each.ids[np.isin(each.ids, ids)])] for each in columns]
+    values = np.stack([each.values[rows] for each, rows in zip(columns, places, strict=True)], axis=1)
+    known = np.isfinite(values).all(axis=1)
+    return values[known], np.asarray(columns[0].groups)[places[0]][known].astype(str)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
