@@ -57,7 +57,7 @@ def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | No
         summary = _write(folder, looked_into, experiment.neurons)
         described = {
             "title": experiment.plain.get("title", ""),
-            "run": f"{os.path.basename(os.path.abspath(workdir))}, seed {experiment.seed}",
+            "run": workdirs.run_name(workdir, experiment.plain),
             "settings": _plain(experiment.neurons),
             "identity": _identity(experiment, workdir),
             "data": data.description,

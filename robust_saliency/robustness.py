@@ -33,7 +33,7 @@ def robustness(experiment: Experiment, workdir: str, data: data_lib.Data | None 
         checks = robustness_checks.checklist(facts)
         described = {
             "title": experiment.plain.get("title", ""),
-            "run": f"{os.path.basename(os.path.abspath(workdir))}, seed {experiment.seed}",
+            "run": workdirs.run_name(workdir, experiment.plain),
             "settings": experiment.plain.get("robustness", {}),
             "data": data.description,
             "data_config": experiment.plain.get("data"),

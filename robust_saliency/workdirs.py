@@ -74,6 +74,11 @@ def checkpoints(workdir: str | Path) -> Path:
     return Path(workdir) / "checkpoints"
 
 
+def run_name(workdir: str | os.PathLike, plain: Mapping) -> str:
+    """``linf, seed 1``: the folder, and the config's own seed; later phases have others, which are made of it."""
+    return f"{os.path.basename(os.path.abspath(workdir))}, seed {plain.get('seed', 0)}"
+
+
 def phase_folders(labels: Sequence[str]) -> list[str]:
     """Where in a workdir each phase of a run lies, by its labels in order: the last is the run itself, ''."""
     return [*(f"phases/{number}_{label}" for number, label in enumerate(labels[:-1], start=1)), ""]

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from robust_saliency import config, initialise, records, workdirs
+from tests import tiny
 
 _LOCKER = """
 import sys, time
@@ -136,3 +137,11 @@ def test_weights_of_a_study_folder_are_answered_with_its_runs(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             read()
+
+
+def test_a_run_of_phases_is_named_by_the_seed_of_its_config(tmp_path):
+    """Not by that of its last phase, which is made of it."""
+    phases = [{"label": "first", "overrides": {"train": {"epochs": 1}}}, {"label": "second"}]
+    experiment = config.parse(tiny.plain(seed=3, phases=phases))
+    assert experiment.seed != 3
+    assert workdirs.run_name(tmp_path / "linf", experiment.plain) == "linf, seed 3"

@@ -56,7 +56,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "smoke": Size(2, 1, 2, 3, 0.0, 4, (0.3,), 2, 1, ("no_map", "weight_1", "until_flip")),
+    "smoke": Size(2, 1, 2, 3, 0.0, 4, (0.3,), 2, 1, ("no_map", "weight_1")),
     "small": Size(0, 9, 16, 41, 0.1, 32, (0.1, 0.3), 32, 3, tuple(CHOICES)),
     "full": Size(0, 30, 32, 41, 0.1, 64, (0.1, 0.3, 0.5, 0.7, 0.9), 32, 5, tuple(CHOICES)),
 }

@@ -88,7 +88,7 @@ def test_a_step_of_theirs_is_the_step_of_one(tmp_path, alone, parameters):
 
 def test_when_one_ends_the_other_says_so_and_a_restart_goes_on(tmp_path):
     """Killed: the second; then the first, in which JAX's coordination runs. SIGTERM to one: both save the same step."""
-    words = (CONFIG, "--mode=train", "--config.train.epochs=60")
+    words = (CONFIG, "--mode=train", "--config.train.epochs=30")
 
     def steps():
         return checkpoint.steps(workdirs.checkpoints(tmp_path))
@@ -116,8 +116,8 @@ def test_when_one_ends_the_other_says_so_and_a_restart_goes_on(tmp_path):
     saved = steps()[-1]
     for status, _, err in ends:
         assert status == preemption.EXIT_STATUS, err
-        assert f"step {saved} of 240 is saved" in err
+        assert f"step {saved} of 120 is saved" in err
     (status, _, err), (other, _, _) = pair.finished(pair.started(tmp_path, *words))
     assert (status, other) == (0, 0), err
-    assert f"going on from step {saved} of 240" in err
-    assert steps()[-1] == 240
+    assert f"going on from step {saved} of 120" in err
+    assert steps()[-1] == 120
