@@ -1,17 +1,19 @@
 """Dong et al. 2017, 2019 (1708.05493, 1901.09035): do units mean something, and does the consistent loss make them?
 
     python launch.py --mode=study --config=configs/papers/dong2017.py --workdir=runs/dong2017
+    python launch.py --mode=study --config=configs/papers/dong2017.py:small:ham10000 --workdir=runs/dong2017_ham10000
     python launch.py --mode=study --config=configs/papers/dong2017.py:full --workdir=runs/dong2017_full
     python launch.py --mode=study --config=configs/papers/dong2017.py:smoke --workdir=runs/dong2017_smoke
 
-Three architectures learn drawn lesions, of which every concept is known pixel by pixel; each goes on with clean images
-alone, or with the consistent loss, which draws the activations of an adversarial image to those of the real one. Of the
-last layer: which concepts units detect (dissection), of how close classes their top images are (consistency level), of
-which classes their top adversarial images (CS1: as the real ones; CS2: as the classes those are taken for), how far
-adversarial images are represented from what they show (r1, r2), and whether predictions hang on the units that they are
-traced to. ``neurons.html`` of each run shows ten wrong predictions beside ten right ones. Adversarial images are ten of
-each of the first images, each driven to another class by optimisation against the three networks of clean images
-together; all networks see the same ones. With ``--config.neurons.ensemble="()"`` each network has its own, by PGD.
+Three architectures learn drawn lesions, of which every concept is known pixel by pixel (':ham10000': real ones, of
+which the lesion is); each goes on with clean images alone, or with the consistent loss, which draws the activations of
+an adversarial image to those of the real one. Of the last layer: which concepts units detect (dissection), of how close
+classes their top images are (consistency level), of which classes their top adversarial images (CS1: as the real ones;
+CS2: as the classes those are taken for), how far adversarial images are represented from what they show (r1, r2), and
+whether predictions hang on the units that they are traced to. ``neurons.html`` of each run shows ten wrong predictions
+beside ten right ones. Adversarial images are ten of each of some test images, each driven to another class by
+optimisation against the three networks of clean images together; all networks see the same ones. With
+``--config.neurons.ensemble="()"`` each network has its own, by PGD.
 
 Of the papers only abstracts, captions and reviews could be read: loss, measures and every setting are reconstructions,
 and the networks are a small CNN for AlexNet, a VGG-style one for VGG-16, a narrow ResNet-18 for ResNet-18; drawn images
@@ -22,7 +24,7 @@ docs/papers has results.
 
 from typing import NamedTuple
 
-from configs import common, papers
+from configs import common, data_sets, papers
 
 LAST = {"cnn": "conv4", "vgg": "conv6", "resnet": "block4_2"}
 VGG = ("conv{0}", "conv{0}", "max2", "conv{1}", "conv{1}", "max2", "conv{2}", "conv{2}", "gap", "dense{2}")
@@ -49,29 +51,26 @@ PASSES = 3  # over an image, forward and backward, of the consistent loss with F
 
 
 def get_config(size="small"):
+    size, _, data_set = size.partition(":")
     papers.check_size(size)
-    settings = SIZES[size]
-    config = common.default()
+    config, settings, epsilon = _begin(size, data_set or "planted_lesions")
     config.title = "Dong et al. 2017: what units mean, before and after the consistent loss"
     config.description = "Do units detect concepts, and do adversarial images look alike to them?"
-    config.data.num_train, config.data.num_test = settings.num_train, settings.num_test
-    config.data.num_validation = 384 if size != "smoke" else 24
-    config.data.batch_size = 128 if size != "smoke" else 32
-    config.data.augment.update(flip=True, transpose=True)
     config.evaluation.step = "last"
     config.evaluation.randomisation.orders = ()
     config.evaluation.num_examples = min(settings.num_test, 512)
     config.evaluation.attacks = {
-        "linf": common.evaluated_attack(epsilon=4 / 255, num_steps=20, relative_step_size=1 / 8)
+        "linf": common.evaluated_attack(epsilon=epsilon, num_steps=20, relative_step_size=1 / 8)
     }
     config.evaluation.maps = {"gradient": common.saliency("gradient")}
     config.evaluation.metrics = {
         "gini": common.metric("gini"),
         "lesion_mass": common.metric("relevance_mass", mask="lesion"),
         "evidence_given_lesion": common.metric("evidence_given_lesion", mask="evidence", within="lesion"),
-    }
+    }  # the last of drawn lesions alone
     config.neurons.update(num_mistakes=10, num_shown=1)
-    config.neurons.attack.epsilon = 4 / 255
+    config.neurons.attack.epsilon = epsilon
+    config.neurons.optimisation.epsilon = 2 * epsilon
     config.neurons.ensemble = tuple(f"../{label}" for label in settings.networks)
     config.neurons.num_attacked = settings.num_attacked
     config.neurons.optimisation.num_adversaries = settings.num_adversaries
@@ -80,7 +79,9 @@ def get_config(size="small"):
         "vgg": {"name": "plain_cnn", "layers": _vgg(settings.width)},
         "resnet": {"name": "resnet18", "width": settings.width // 2},
     }
-    config.study.runs = tuple(run for label in settings.networks for run in _runs(label, networks[label], settings))
+    config.study.runs = tuple(
+        run for label in settings.networks for run in _runs(label, networks[label], settings, epsilon)
+    )
     config.study.reference = "cnn"
     config.study.seeds = settings.seeds
     config.study.modes = ("neurons",)
@@ -88,17 +89,33 @@ def get_config(size="small"):
     return config
 
 
+def _begin(size, data_set):
+    """The config of the data, the size with what these need else, and epsilon."""
+    settings = SIZES[size]
+    if data_set == "ham10000":
+        config, setting = data_sets.begin("ham10000" if size == "full" else "ham10000:small")
+        return config, settings._replace(start_epochs=settings.start_epochs // 2, num_attacked=256), setting.linf
+    if data_set != "planted_lesions":
+        raise ValueError(f"data set must be one of ham10000, planted_lesions, got {data_set!r}.")
+    config = common.default()
+    config.data.num_train, config.data.num_test = settings.num_train, settings.num_test
+    config.data.num_validation = 384 if size != "smoke" else 24
+    config.data.batch_size = 128 if size != "smoke" else 32
+    config.data.augment.update(flip=True, transpose=True)
+    return config, settings, 4 / 255
+
+
 def _vgg(width):
     return tuple(token.format(width, 2 * width, 4 * width) for token in VGG)
 
 
-def _runs(label, model, settings):
+def _runs(label, model, settings, epsilon):
     """Both from the same weights, so that a unit of one is that unit of the other, and with as many passes."""
     rate = 1e-2 if label == "cnn" else 3e-3
     first = common.phase("start", optimizer={"learning_rate": rate}, train=_train(settings.start_epochs))
     on = {"optimizer": {"schedule": "cosine", "learning_rate": 3e-3}}
     clean = common.phase("on", init_step="last", train=_train(PASSES * settings.epochs), **on)
-    attack = {"name": "fgsm", "norm": "linf", "epsilon": 4 / 255}
+    attack = {"name": "fgsm", "norm": "linf", "epsilon": epsilon}
     consistent = {"name": "consistent", "attack": attack, "layers": (LAST[label],), "consistency_weight": 1.0}
     return (
         common.run(label, f"{label}: clean images.", model=model, phases=(first, clean)),
