@@ -7,6 +7,22 @@ seeds, a laptop. ``full``: a GPU. What came out: docs/papers.
 SIZES = ("smoke", "small", "full")
 
 
+def size_and_data(words: str, usual: str, *others: str) -> tuple[str, str]:
+    """Of 'small:cifar10' both; ``usual`` is what 'small' alone is of. 'smoke' is of drawn images.
+
+    Raises ValueError for another size or data set.
+    """
+    size, colon, data_set = words.partition(":")
+    check_size(size)
+    if size == "smoke":
+        if colon:
+            raise ValueError(f"smoke is of drawn images alone, got {words!r}.")
+        return size, "planted_lesions"
+    if colon and data_set not in (usual, *others):
+        raise ValueError(f"data set must be one of {', '.join(sorted((usual, *others)))}, got {data_set!r}.")
+    return size, data_set or usual
+
+
 def check_size(size: str) -> None:
     if size not in SIZES:
         raise ValueError(f"A paper's config comes in the sizes {', '.join(SIZES)}, got {size!r}.")

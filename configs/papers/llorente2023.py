@@ -59,11 +59,7 @@ EPSILON = {"cifar10": 4 / 255, "fashion_mnist": 0.1, "planted_lesions": 4 / 255}
 
 
 def get_config(size="small"):
-    size, _, data_set = size.partition(":")
-    papers.check_size(size)
-    data_set = data_set or ("planted_lesions" if size == "smoke" else "cifar10")
-    if data_set not in EPSILON:
-        raise ValueError(f"data set must be one of {', '.join(EPSILON)}, got {data_set!r}.")
+    size, data_set = papers.size_and_data(size, "cifar10", "fashion_mnist")
     settings = SIZES[size]
     config = common.default()
     config.title = "Llorente et al. 2023: pixels to brighten and pixels to darken"

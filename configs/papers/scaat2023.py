@@ -49,7 +49,7 @@ class Size(NamedTuple):
     points: int  # of deletion and insertion
     least_change: float  # that they are divided by
     num_samples: int  # of infidelity
-    fractions: tuple[float, ...]  # of the pixels, that ROAR removes
+    fractions: tuple[float, ...]  # of the pixels, that ROAR removes; a drawn lesion has a tenth of them
     roar_epochs: int  # with 3e-3 from random weights, where the standard network begins with more
     seeds: int
     choices: tuple[str, ...]  # of CHOICES
@@ -57,19 +57,17 @@ class Size(NamedTuple):
 
 SIZES = {
     "smoke": Size(2, 1, 2, 3, 0.0, 4, (0.3,), 2, 1, ("no_map", "weight_1")),
-    "small": Size(0, 9, 16, 41, 0.1, 32, (0.1, 0.3), 32, 3, tuple(CHOICES)),
+    "small": Size(0, 9, 16, 41, 0.1, 32, (0.03, 0.1), 32, 3, tuple(CHOICES)),
     "full": Size(0, 30, 32, 41, 0.1, 64, (0.1, 0.3, 0.5, 0.7, 0.9), 32, 5, tuple(CHOICES)),
 }
 
 
 def get_config(size="small"):
-    size, _, data_set = size.partition(":")
-    papers.check_size(size)
-    data_set = data_set or "planted_lesions"
+    size, data_set = papers.size_and_data(size, "planted_lesions", "fashion_mnist", "cifar10", "ham10000")
     settings = SIZES[size]
-    is_small = size != "full" and data_set != "planted_lesions"
+    is_small = size == "small" and data_set != "planted_lesions"
     if is_small:
-        settings = settings._replace(choices=FEW, roar_epochs=8)
+        settings = settings._replace(choices=FEW, fractions=(0.1, 0.3), roar_epochs=8)
     config, setting = data_sets.begin(f"{data_set}:small" if is_small else data_set)
     config.title = f"SCAAT, a reconstruction: {config.title}"
     config.description = "Are maps sparser and more faithful when the adversary leaves alone what they call important?"
