@@ -201,7 +201,10 @@ def expected(metric: str, run: str, direction: str = "higher", **changes) -> Con
 
 
 def correlation(metric: str, along: str, numbers: Mapping[str, float], direction: str = "higher", **changes):
-    """``metric`` rises, or falls, with ``along``, of which ``numbers`` says how much each run has."""
+    """``metric`` rises, or falls, with ``along``, of which ``numbers`` says how much each run has.
+
+    Three runs or more, which should differ in that alone.
+    """
     config = ConfigDict()
     config.metric = metric  # as in expected()
     config.runs = tuple(numbers)

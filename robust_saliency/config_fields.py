@@ -200,7 +200,10 @@ def convert(value: Any, hint: Any, where: str, ranges: Mapping = RANGES) -> Any:
         raise ValueError(f"{where} cannot be set in a config, only in code.")
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"{where} must be {TYPE_NAMES[hint]}, got {value!r}.")
-    return _in_range(hint(value), where, ranges)
+    try:
+        return _in_range(hint(value), where, ranges)
+    except OverflowError:
+        raise ValueError(f"{where} must be finite, got a whole number of {len(str(value))} digits.") from None
 
 
 # What configs use in linf; nobody means so small a radius of another norm.

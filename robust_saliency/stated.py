@@ -49,7 +49,9 @@ class Expected:
 class Correlated:
     """Over ``runs``, the mean of ``metric`` of ``map`` rises, or falls, with ``numbers``, one a run, called ``along``.
 
-    direction: higher: their correlation (Pearson's) is above ``beyond``; lower: it is below ``-beyond``.
+    direction: higher: their correlation (Pearson's) is above ``beyond``; lower: it is below ``-beyond``. The runs
+    should differ in that number alone: the p-value is of networks that are all of one kind (see
+    :func:`robust_saliency.statistics.correlation_of_means`), and never below 2 / R!^S, of R runs and S seeds.
     """
 
     metric: str
@@ -68,6 +70,10 @@ class Correlated:
                 f"a correlation is of three different runs or more with a number each, got {len(self.numbers)} numbers "
                 f"for the runs {', '.join(self.runs)}."
             )
+        if not self.along:
+            raise ValueError("along must say what the numbers are, such as 'epsilon', got ''.")
+        if max(map(abs, self.numbers)) > 1e9:
+            raise ValueError(f"numbers must lie within 1e9, got {max(self.numbers, key=abs):g}.")
         if len(set(self.numbers)) == 1:
             raise ValueError(f"nothing goes along with numbers that are all {self.numbers[0]:g}.")
         if not 0.0 <= self.beyond < 1.0:

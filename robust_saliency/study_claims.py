@@ -69,6 +69,9 @@ def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping, roar: Mapping
             if method and not method.endswith("_mask"):
                 checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
             checks.one_of(f"metric in {where}", metric, (*metrics, *ROAR) if method else of_network)
+    for each in claim.correlated:
+        if _of_what(each.metric)[0] != "images":
+            raise ValueError(f"{where}: {each.metric} is not of the same units or images in all networks.")
     for each in claim.expected:
         if _of_what(each.metric) != _of_what(each.other[0]):
             raise ValueError(f"{where}: {each.metric} and {each.other[0]} are not of the same units or images.")

@@ -71,6 +71,34 @@ def test_the_interval_is_hardly_ever_too_far_from_zero(noise):
     assert inside > 0.9 if noise < 0.3 else inside > 0.6
 
 
+def test_what_rests_on_three_images_has_an_interval_down_to_no_relation():
+    """Of five networks the last gets one image right, in each seed another: most draws lack one of them."""
+    tables = np.zeros((3, 500, 5))
+    tables[range(3), range(3), 4] = 1.0
+    found = correlated(list(tables))
+    assert found.mean == pytest.approx(0.7071, abs=1e-4)
+    assert found.low < 0.3 and found.high == found.mean
+
+
+@pytest.mark.parametrize(("shared", "limits"), [(0.0, (0.0, 0.1)), (10.0, (0.2, 0.5))])
+def test_p_is_right_where_networks_differ_in_nothing_else(shared, limits):
+    """Else what the seeds share, whatever it has to do with the numbers, is taken for more proof with each of them."""
+    generator = np.random.default_rng(5)
+    p_values = []
+    for _ in range(150):
+        kind = shared * generator.normal(size=5)
+        means = [kind + generator.normal(size=5) for _ in range(3)]
+        found = correlated([np.tile(each, (2, 1)) for each in means], num_draws=2, num_permutations=200)
+        p_values.append(found.p_value)
+    assert limits[0] <= np.mean(np.array(p_values) < 0.05) <= limits[1]
+
+
+def test_of_one_group_there_is_no_interval():
+    table = scores(np.random.default_rng(0), 0.1 * STRENGTHS, 30, 0.2)
+    found = correlated([table], groups=[np.zeros(30)])
+    assert np.isnan([found.low, found.high]).all() and found.num_groups == 1 and found.mean > 0.5
+
+
 def test_groups_are_drawn_whole():
     """Images in pairs of twins say half as much as as many images that stand alone."""
     generator = np.random.default_rng(2)

@@ -72,8 +72,15 @@ def test_a_summary_is_of_the_claims_of_the_committed_config(path):
     stated = study_claims.parse(plain(paper, f"small:{part}" if part else "small"))
     for found, claim in zip(summary["claims"], stated, strict=True):
         assert (found["label"], found["sentence"]) == (claim["label"], claim["sentence"])
-        measured = [{name: each[name] for name in expected} for each, expected in _matched(found, claim)]
-        assert measured == [expected for _, expected in _matched(found, claim)]
+        correlated = zip(found.get("correlations", ()), claim["correlated"], strict=True)
+        pairs = [*_matched(found, claim), *((each, _listed(expected)) for each, expected in correlated)]
+        measured = [{name: each[name] for name in expected} for each, expected in pairs]
+        assert measured == [expected for _, expected in pairs]
+
+
+def _listed(expected):
+    """As JSON has it."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in expected.items()}
 
 
 def _matched(found, claim):
@@ -115,7 +122,7 @@ def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_pat
     assert max(losses) > 0, "no attack fooled any network"
     table = stated_table.markdown(summary)
     assert all(claim["label"] in table for claim in summary["claims"])
-    labels = [claim["label"] for claim in summary["claims"]]
+    labels = [claim["label"] for claim in summary["claims"] if claim["differences"]]
     assert len(draw.of_claims(summary, labels).axes) == len(labels)
     runs = {run.label: run.label for run in read.runs}
     shown = draw.of_maps(tmp_path / "study", next(iter(settings["evaluation"]["maps"])), runs, with_images=True)

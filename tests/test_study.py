@@ -7,7 +7,7 @@ import pytest
 
 import launch
 from configs import common
-from robust_saliency import config, records, study, train
+from robust_saliency import config, records, study, study_claims, train
 from tests import tiny
 
 
@@ -104,6 +104,9 @@ def test_two_runs_and_a_second_seed(tmp_path):
         (_correlated(beyond=1), r"correlated\[0\]: beyond must lie in \[0, 1\), got 1\."),
         (_correlated(direction="up"), r"correlated\[0\]: direction must be one of higher, lower, got 'up'"),
         (_correlated(metric=None), r"correlated\[0\] needs metric\."),
+        (_correlated(along=""), r"correlated\[0\]: along must say what the numbers are, such as 'epsilon', got ''\."),
+        (_correlated(numbers=(1, 2, 3e9)), r"correlated\[0\]: numbers must lie within 1e9, got 3e\+09\."),
+        (_correlated(numbers=(1, 2, 10**400)), r"numbers\[2\] must be finite, got a whole number of 401 digits\."),
         (_claims(metric=None), r"expected\[0\] needs metric\."),
         (_correlated(nubmers=(1, 2, 3)), r"correlated\[0\]: Unknown field 'nubmers'\. Did you mean 'numbers'"),
     ],
@@ -157,6 +160,15 @@ def test_a_run_that_overrides_what_is_not_there_is_named(tmp_path):
     bad["study"]["runs"][1]["overrides"]["train"] = {"epoch": 3}
     with pytest.raises(ValueError, match=r"runs\[linf\].overrides.train: Unknown field 'epoch'.*'epochs'"):
         study.study(bad, str(tmp_path / "study"))
+
+
+def test_a_correlation_of_units_is_refused():
+    """Those of one network are not those of another."""
+    bad = plain()
+    bad["study"]["runs"].append({"label": "l2", "description": "", "overrides": {}})
+    bad["study"] |= _correlated(metric="neurons:iou:conv4", map="")
+    with pytest.raises(ValueError, match="neurons:iou:conv4 is not of the same units or images in all networks"):
+        study_claims.parse(bad)
 
 
 def test_a_claim_is_judged_and_can_be_stated_anew(tmp_path):

@@ -2,8 +2,8 @@
 
 A difference is of two columns of scores, each of one run and one map, on the same images and seed. It is shown where
 :func:`robust_saliency.statistics.difference_counts` counts it, in the direction that was stated: every seed has its
-sign, the interval of all seeds, grouped, excludes zero, and so does Holm's correction over all that is stated. Of
-correlations the same is asked (:mod:`stated_correlations`).
+sign, the interval of all seeds, grouped, excludes zero, and so does Holm's correction over all that is stated, the
+correlations (:mod:`stated_correlations`) among it.
 """
 
 import math
@@ -15,7 +15,6 @@ import numpy as np
 
 from robust_saliency import statistics
 from robust_saliency.report import measures, stated_correlations
-from robust_saliency.report.findings import finding
 from robust_saliency.report.load import Study
 from robust_saliency.stated import FLOORS, Claim, Expected
 
@@ -214,10 +213,23 @@ def _measured(pair: _Pair, p_value: float) -> Difference:
     limits = (beyond.low, beyond.high)
     verdict = statistics.difference_counts(seeds, limits, int(beyond.num_groups), p_value)
     difference = statistics.bootstrap_mean(plain, pair.groups, seed=_SEED)
-    found = finding(verdict, len(by_seed), (difference.low, difference.high), pair.sign)
-    return Difference(expected, *means, difference, by_seed, p_value, found, verdict.reason)
+    finding = _finding(verdict, by_seed, difference, pair.sign)
+    return Difference(expected, *means, difference, by_seed, p_value, finding, verdict.reason)
 
 
 def _mean(values: np.ndarray) -> float:
     """NaN where there is none."""
     return float(values.mean()) if len(values) else math.nan
+
+
+def _finding(verdict: statistics.Verdict, by_seed: dict[int, float], difference: statistics.Estimate, sign: int) -> str:
+    if verdict.finding in ("too few", "not measured"):
+        return verdict.finding
+    if len(by_seed) == 1:
+        return "one seed"
+    if not verdict.counts:
+        return "not shown"
+    if verdict.finding == "higher":
+        return "shown"
+    is_opposite = max(sign * difference.low, sign * difference.high) < 0
+    return "opposite" if is_opposite else "less than stated"

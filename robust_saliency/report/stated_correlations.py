@@ -9,7 +9,6 @@ import numpy as np
 
 from robust_saliency import statistics
 from robust_saliency.report import measures
-from robust_saliency.report.findings import finding
 from robust_saliency.report.load import Study
 from robust_saliency.stated import Correlated
 
@@ -60,14 +59,25 @@ def tested(study: Study, expected: Correlated, read: measures.Reader, num_permut
 
 
 def judged(test: Tested, p_value: float) -> Correlation:
-    """``p_value``: after Holm's correction over all that the study states."""
+    """``p_value``: after Holm's correction over all that the study states.
+
+    Shown where the correlation of every seed lies beyond what was stated, so does the interval, and ``p_value``, which
+    is of no difference between the networks at all, is below 0.05; opposite where that is so of 0 and the other side.
+    That it is less than stated is not said: the noise of images alone brings it nearer to 0.
+    """
     expected, found = test.expected, test.found
-    sign = 1 if expected.direction == "higher" else -1
-    low, high = sorted((sign * found.low, sign * found.high))
-    beyond = [sign * each - expected.beyond for each in found.by_seed]
-    verdict = statistics.difference_counts(
-        beyond, (low - expected.beyond, high - expected.beyond), found.num_groups, p_value
-    )
+    beyond, opposite = _beyond(test, expected.beyond, p_value), _beyond(test, 0.0, p_value)
+    finding, reason = "not shown", beyond.reason
+    if beyond.finding in ("too few", "not measured"):
+        finding = beyond.finding
+    elif len(found.by_seed) == 1:
+        finding = "one seed"
+    elif opposite.counts and opposite.finding == "lower":
+        finding = "opposite"
+    elif beyond.counts and beyond.finding == "higher":
+        finding = "shown"
+    elif beyond.finding == "lower":
+        reason = "the interval does not reach what was stated"
     every = np.concatenate(list(test.values.values()))
     return Correlation(
         expected,
@@ -75,9 +85,17 @@ def judged(test: Tested, p_value: float) -> Correlation:
         statistics.Estimate(found.mean, found.low, found.high, len(every), 0, found.num_groups),
         dict(zip(test.values, map(float, found.by_seed), strict=True)),
         p_value,
-        finding(verdict, len(found.by_seed), (found.low, found.high), sign),
-        verdict.reason,
+        finding,
+        reason,
     )
+
+
+def _beyond(test: Tested, least: float, p_value: float) -> statistics.Verdict:
+    """Whether the correlation, in the direction that was stated, lies above ``least``."""
+    sign = 1 if test.expected.direction == "higher" else -1
+    low, high = sorted((sign * test.found.low, sign * test.found.high))
+    by_seed = [sign * each - least for each in test.found.by_seed]
+    return statistics.difference_counts(by_seed, (low - least, high - least), test.found.num_groups, p_value)
 
 
 def _together(columns: Sequence[measures.Values]) -> tuple[np.ndarray, np.ndarray]:

@@ -55,11 +55,10 @@ def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
 def _row_of_correlation(found: Mapping[str, Any]) -> tuple[str, ...]:
     """The correlation stands in the column of differences."""
     of = f" of {found['map']}" if found["map"] else ""
-    limit = numbers.plain(found["beyond"]) if found["beyond"] else "0"
-    said = f"above {limit}" if found["direction"] == "higher" else f"below {'-' if found['beyond'] else ''}{limit}"
+    said = f"above {found['beyond']:g}" if found["direction"] == "higher" else f"below {-found['beyond'] or 0:g}"
     words = f"{found['title']}{of}: correlation with {found['along']} over {len(found['runs'])} networks {said}"
     mean, low, high = (_float(found[name]) for name in ("correlation", "low", "high"))
-    measured = f"{numbers.plain(mean)} {numbers.interval(low, high)}".strip()
+    measured = f"r {numbers.plain(mean)} {numbers.interval(low, high)}".strip()
     return (words, "", "", measured, *_verdict(found, found["beyond"]))
 
 
