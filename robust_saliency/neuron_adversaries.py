@@ -14,6 +14,7 @@ from robust_saliency.progress import Progress
 from robust_saliency.randomness import key_of, per_example_keys
 
 NONE = -1  # class of an adversarial image that was not made
+MOST_KEPT = 2**30  # bytes of adversarial images that wait for the next network; what does not fit is made again
 # Of one device: they join the examples of a batch.
 top_of = jax.jit(neurons.top, static_argnames="k")
 _representation_ratios = jax.jit(neurons.representation_ratios)
@@ -65,9 +66,7 @@ def compared(
             batch = sharding.put_batch({name: held[name] for name in ("image", "label", "id")}, mesh)
             images = programs.to_float(batch["image"])
             real = _look(subject, images)["activations"]
-            keys = per_example_keys(key_of("neurons"), batch["id"])
-            made = programs.attacked(subject.variables, subject.ensemble, keys, images, batch["label"])
-            made = sharding.waited(made, mesh)
+            made = _attacked(subject, number, batch | {"image": images})
             right = valid & (examples.predictions == examples.labels)[places]
             for which in range(count):
                 ids = places * count + which
@@ -79,6 +78,18 @@ def compared(
                     ratios[name][places[valid], which] = np.where(one.fooled[:, None], one.ratios[name], np.nan)[valid]
             progress.update()
     return Compared(taken_for, fooled, top, {name: _means(values) for name, values in ratios.items()})
+
+
+def _attacked(subject: Subject, number: int, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """The adversarial images of a batch ``[B, A, H, W, C]``, which a network before may have been shown."""
+    if number in subject.kept:
+        return sharding.put_batch({"image": subject.kept[number]}, subject.mesh)["image"]
+    keys = per_example_keys(key_of("neurons"), batch["id"])
+    made = subject.programs.attacked(subject.variables, subject.ensemble, keys, batch["image"], batch["label"])
+    made = sharding.waited(made, subject.mesh)
+    if subject.ensemble and sum(each.nbytes for each in subject.kept.values()) + made.nbytes <= MOST_KEPT:
+        subject.kept[number] = np.asarray(made)
+    return made
 
 
 def _one(

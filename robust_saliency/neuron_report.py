@@ -37,8 +37,12 @@ from robust_saliency.progress import say
 FORMAT = 3
 
 
-def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | None = None) -> str:
+def neuron_report(
+    experiment: Experiment, workdir: str, data: data_lib.Data | None = None, kept: dict[str, dict] | None = None
+) -> str:
     """Looks into the run in ``workdir`` as ``config.neurons`` says; returns the path of neurons.html.
+
+    kept: what a call left there is not made again by the next with the same ensemble: the adversarial images.
 
     Writes ``workdir/neurons/``: units.csv (one row a layer and unit), examples.csv (one row an example: what it is
     taken for, and what its adversarial images are most, -1 = none was made; the share of these that fooled, NaN = none
@@ -50,7 +54,7 @@ def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | No
     began = time.monotonic()
     with workdirs.Workdir(workdir, create=False), jax.default_matmul_precision("highest"):
         data = data or data_lib.load(experiment.data)
-        looked_into, step = subject_of(experiment, workdir, data)
+        looked_into, step = subject_of(experiment, workdir, data, _kept(kept, experiment, workdir))
         folder = os.path.join(workdir, "neurons")
         # The page is of all the files: while they are written there is none.
         records.remove(os.path.join(folder, "neurons.html"))
@@ -76,7 +80,20 @@ def neuron_report(experiment: Experiment, workdir: str, data: data_lib.Data | No
         return str(report_lib.neurons_page(folder))
 
 
-def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tuple[Subject, int]:
+def _kept(kept: dict[str, dict] | None, experiment: Experiment, workdir: str) -> dict[int, Any]:
+    """Of ``kept``, by what they are made of, the adversarial images of this ensemble; those of others are dropped."""
+    if kept is None:
+        return {}
+    places = [os.path.abspath(place) for place in _ensemble(experiment, workdir)]
+    of = repr((places, _identity(experiment, workdir), experiment.plain.get("data"), _plain(experiment.neurons)))
+    for other in set(kept) - {of}:
+        del kept[other]
+    return kept.setdefault(of, {})
+
+
+def subject_of(
+    experiment: Experiment, workdir: str, data: data_lib.Data, kept: dict[int, Any] | None = None
+) -> tuple[Subject, int]:
     """The trained network in ``workdir`` with what it is looked into with, and the step of its checkpoint.
 
     Raises ValueError where the config says of the network what is not true of it, where it does not fit the data or
@@ -89,7 +106,7 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tup
     data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
     mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.neurons.batch_size")
     ensemble = [_member(place, experiment, data) for place in _ensemble(experiment, workdir)]
-    return subject(classifier, variables, data, mesh, settings, ensemble), step
+    return subject(classifier, variables, data, mesh, settings, ensemble, kept), step
 
 
 def _ensemble(experiment: Experiment, workdir: str) -> list[str]:

@@ -16,6 +16,7 @@ class Subject(NamedTuple):
     """A network, the examples ``indices`` of ``split``, and the masks that these have, by name (none: ()).
 
     ensemble: the variables of the networks that adversarial images are made against together; () = itself alone.
+    kept: by number of the batch, those that were made already, which a next network with this ensemble is shown again.
     """
 
     classifier: models.Classifier
@@ -29,6 +30,7 @@ class Subject(NamedTuple):
     mesh: Mesh
     layers: tuple[str, ...]
     programs: Programs
+    kept: dict[int, np.ndarray]
 
 
 class Examples(NamedTuple):
@@ -75,10 +77,12 @@ def subject(
     mesh: Mesh,
     settings: Neurons,
     ensemble: Sequence[tuple[models.Classifier, Any]] = (),
+    kept: dict[int, np.ndarray] | None = None,
 ) -> Subject:
     """The network with the examples and layers of ``settings``; ValueError as for :func:`layers_of`.
 
-    ensemble: networks, each with its variables, that adversarial images are made against together.
+    ensemble: networks, each with its variables, that adversarial images are made against together. kept: see
+    :class:`Subject`.
     """
     layers = layers_of(classifier, variables, data.image_shape, settings.layers)
     split = getattr(data, settings.split)
@@ -94,6 +98,7 @@ def subject(
         mesh=mesh,
         layers=layers,
         programs=make_programs(classifier, layers, settings, tuple(member for member, _ in ensemble)),
+        kept={} if kept is None else kept,
     )
 
 

@@ -17,11 +17,12 @@ def study_neurons(plain: Mapping, workdir: str) -> str:
     with workdirs.Workdir(workdir, create=False):
         runs = study_runs.finished(plain, workdir)
         study_runs.common(runs, "neurons", ignore=("batch_size",))
+        kept: dict[str, dict] = {}  # adversarial images of an ensemble, of which the runs of a seed are shown the same
         for number, run in enumerate(runs, start=1):
             done = neuron_report.is_done(run.experiment, run.place)
             say(f"run {number} of {len(runs)}: {run.name}{': its report is there' if done else ''}")
             if not done:
-                neuron_report.neuron_report(run.experiment, run.place, run.data)
+                neuron_report.neuron_report(run.experiment, run.place, run.data, kept)
         described = {
             "title": plain.get("title", ""),
             "runs": [{**run.about, "name": run.name} for run in runs],

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import attacks, data, initialise, neuron_report, records
+from robust_saliency import attacks, data, initialise, neuron_adversaries, neuron_report, records
 from robust_saliency.randomness import key_of, per_example_keys
 from robust_saliency.threat import Threat
 from tests import test_neuron_report as planted_network
@@ -149,6 +149,34 @@ def test_of_some_examples_alone(tmp_path, steps, size):
     np.testing.assert_array_equal(taken_for[left], -1)
     about = records.read_json(tmp_path / "run" / "neurons" / "neurons.json")
     assert about["num_adversaries"] == 3 * COUNT and about["num_fooled"] == counted()[-1][chosen].sum()
+
+
+def test_the_next_network_is_shown_the_same_and_they_are_made_once(tmp_path, steps, monkeypatch):
+    """Of one ensemble; another one, another checkpoint of a member, and what there is no room for are made anew."""
+    kept = {}
+
+    def looked(name, room=neuron_adversaries.MOST_KEPT, **changes):
+        monkeypatch.setattr(neuron_adversaries, "MOST_KEPT", room)
+        (tmp_path / name).mkdir(exist_ok=True)
+        place, held = str(tmp_path / name), planted_network.planted()
+        found = pathlib.Path(neuron_report.neuron_report(experiment(batch_size=4, **changes), place, held, kept)).parent
+        return {table: (found / f"{table}.csv").read_bytes() for table in ("units", "examples")}
+
+    def alone(name, **changes):
+        found = report(tmp_path / name, batch_size=4, **changes)
+        return {table: (found / f"{table}.csv").read_bytes() for table in ("units", "examples")}
+
+    first, second = alone("run"), alone("other")
+    assert looked("run") == first and looked("other") == second != first
+    [(made_of, batches)] = kept.items()
+    assert sorted(batches) == [0, 1]
+    for number, images in batches.items():
+        batches[number] = np.zeros_like(images)
+    assert looked("other") != second, "they are not made again"
+    steps["one"] = 8
+    assert looked("other") == second and made_of not in kept
+    one = ["../one"]
+    assert looked("run", room=0, ensemble=one) == alone("run", ensemble=one) and list(kept.values()) == [{}]
 
 
 def test_another_checkpoint_of_a_member_is_another_set(tmp_path, steps):
