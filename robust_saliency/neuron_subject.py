@@ -77,12 +77,10 @@ def subject(
     mesh: Mesh,
     settings: Neurons,
     ensemble: Sequence[tuple[models.Classifier, Any]] = (),
-    kept: dict[int, np.ndarray] | None = None,
 ) -> Subject:
     """The network with the examples and layers of ``settings``; ValueError as for :func:`layers_of`.
 
-    ensemble: networks, each with its variables, that adversarial images are made against together. kept: see
-    :class:`Subject`.
+    ensemble: networks, each with its variables, that adversarial images are made against together.
     """
     layers = layers_of(classifier, variables, data.image_shape, settings.layers)
     split = getattr(data, settings.split)
@@ -98,7 +96,7 @@ def subject(
         mesh=mesh,
         layers=layers,
         programs=make_programs(classifier, layers, settings, tuple(member for member, _ in ensemble)),
-        kept={} if kept is None else kept,
+        kept={},
     )
 
 

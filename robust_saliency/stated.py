@@ -32,8 +32,7 @@ class Expected:
     by: float = 0.0
 
     def __post_init__(self):
-        if self.direction not in DIRECTIONS:
-            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}.")
+        _check_direction(self.direction)
         if self.other == (self.metric, self.run, self.map):
             raise ValueError(
                 f"{self.metric} of {self.run} is compared with itself: give than_run, than_map or than_metric."
@@ -63,8 +62,7 @@ class Correlated:
     beyond: float = 0.0
 
     def __post_init__(self):
-        if self.direction not in DIRECTIONS:
-            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}.")
+        _check_direction(self.direction)
         if len(self.runs) != len(self.numbers) or len(set(self.runs)) < max(len(self.runs), 3):
             raise ValueError(
                 f"a correlation is of three different runs or more with a number each, got {len(self.numbers)} numbers "
@@ -92,6 +90,11 @@ class Claim:
     def __post_init__(self):
         if not self.label or not (self.expected or self.correlated):
             raise ValueError("a claim needs a label, and at least one difference or correlation that is expected.")
+
+
+def _check_direction(direction: str) -> None:
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}.")
 
 
 def read(listed: Iterable[Mapping]) -> tuple[Claim, ...]:

@@ -17,8 +17,8 @@ optimisation against the three networks of clean images together; all networks s
 
 Of the papers only abstracts, captions and reviews could be read: loss, measures and every setting are reconstructions,
 and the networks are a small CNN for AlexNet, a VGG-style one for VGG-16, a narrow ResNet-18 for ResNet-18; drawn images
-for ILSVRC-2012. That a prediction *loses* more without the
-units it was traced to than without others is so by their choice, in untrained networks too; that it *changes* is not.
+for ILSVRC-2012. That a prediction *loses* more without the units it was traced to than without others is so by their
+choice, in untrained networks too; that it *changes* is not.
 docs/papers has results.
 """
 

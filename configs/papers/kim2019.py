@@ -13,7 +13,6 @@ unit, 0.001 i of 1 in ours), the loss of the predicted class as what is explaine
 with the input, the correlation over networks of score and strength (ours has the network of clean images too, and the
 steps from one network to the next). Ours in ':small': 8,000 images and 8 epochs for 20, 5 steps for 40, four of twenty
 strengths, two of five shares, one retraining of each. ':full' has all of it, and L2, and KAR. ':smoke' is drawn.
-docs/papers has results.
 """
 
 import itertools
@@ -103,7 +102,7 @@ def _evaluation(evaluation, size):
 
 
 def _claims(ladders):
-    """``ladders``: epsilon by network, of each norm. What rises from one network to the next does so by four steps."""
+    """``ladders``: epsilon by network, of each norm. What rises does so from each network of ':small' to the next."""
     rungs = ["standard", *(f"linf_{i}" for i in SIZES["small"].strengths if f"linf_{i}" in ladders["linf"])]
     strongest = rungs[-1]
     steps = list(itertools.pairwise(rungs))

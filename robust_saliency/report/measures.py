@@ -7,6 +7,7 @@ every image that fooled the network, and any column of units.csv of every unit; 
 is no value.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +62,11 @@ def reader(study: Study) -> Reader:
         return Values(scores.ids, scores.groups, scores.values[:, scores.columns.index(column)])
 
     return read
+
+
+def mean(values: np.ndarray) -> float:
+    """NaN where there is none."""
+    return float(values.mean()) if len(values) else math.nan
 
 
 def title(study: Study, metric: str) -> str:

@@ -205,9 +205,9 @@ def _tested(pair: _Pair, num_draws: int) -> tuple[_Pair, float]:
 
 def _measured(pair: _Pair, p_value: float) -> Difference:
     expected = pair.expected
-    means = [_mean(np.concatenate([both[i] for both in pair.by_seed.values()])) for i in (0, 1)]
+    means = [measures.mean(np.concatenate([both[i] for both in pair.by_seed.values()])) for i in (0, 1)]
     plain = np.concatenate([a - b for a, b, _ in pair.by_seed.values()])
-    by_seed = {seed: _mean(a - b) for seed, (a, b, _) in pair.by_seed.items()}
+    by_seed = {seed: measures.mean(a - b) for seed, (a, b, _) in pair.by_seed.items()}
     beyond = statistics.bootstrap_mean(pair.differences, pair.groups, seed=_SEED)
     seeds = [pair.sign * each - expected.by for each in by_seed.values()]
     limits = (beyond.low, beyond.high)
@@ -215,11 +215,6 @@ def _measured(pair: _Pair, p_value: float) -> Difference:
     difference = statistics.bootstrap_mean(plain, pair.groups, seed=_SEED)
     finding = _finding(verdict, by_seed, difference, pair.sign)
     return Difference(expected, *means, difference, by_seed, p_value, finding, verdict.reason)
-
-
-def _mean(values: np.ndarray) -> float:
-    """NaN where there is none."""
-    return float(values.mean()) if len(values) else math.nan
 
 
 def _finding(verdict: statistics.Verdict, by_seed: dict[int, float], difference: statistics.Estimate, sign: int) -> str:

@@ -1,7 +1,6 @@
 """What became of the correlations that a study states: a metric of its networks along a number that each has."""
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,14 +14,14 @@ from robust_saliency.stated import Correlated
 
 @dataclass(frozen=True)
 class Correlation:
-    """What was measured of ``expected``: the correlation, mean of all seeds, its interval and that of each seed.
+    """What was measured of ``expected``; by_seed: the correlation of each seed.
 
     means: of the metric, a run, over images that all runs have and over seeds. finding, p_value: as of a difference.
     """
 
     expected: Correlated
     means: dict[str, float]
-    measured: statistics.Estimate
+    measured: statistics.Correlation
     by_seed: dict[int, float]
     p_value: float
     finding: str
@@ -81,8 +80,8 @@ def judged(test: Tested, p_value: float) -> Correlation:
     every = np.concatenate(list(test.values.values()))
     return Correlation(
         expected,
-        {label: _mean(column) for label, column in zip(expected.runs, every.T, strict=True)},
-        statistics.Estimate(found.mean, found.low, found.high, len(every), 0, found.num_groups),
+        {label: measures.mean(column) for label, column in zip(expected.runs, every.T, strict=True)},
+        found,
         dict(zip(test.values, map(float, found.by_seed), strict=True)),
         p_value,
         finding,
@@ -101,11 +100,8 @@ def _beyond(test: Tested, least: float, p_value: float) -> statistics.Verdict:
 def _together(columns: Sequence[measures.Values]) -> tuple[np.ndarray, np.ndarray]:
     """Of the images that all runs have a value of: the values ``[N, R]``, and the groups ``[N]``."""
     ids = functools.reduce(np.intersect1d, [each.ids for each in columns])
-    places = [np.flatnonzero(np.isin(each.ids, ids))[np.argsort(each.ids[np.isin(each.ids, ids)])] for each in columns]
+    orders = [np.argsort(each.ids) for each in columns]
+    places = [order[np.searchsorted(each.ids, ids, sorter=order)] for each, order in zip(columns, orders, strict=True)]
     values = np.stack([each.values[rows] for each, rows in zip(columns, places, strict=True)], axis=1)
     known = np.isfinite(values).all(axis=1)
     return values[known], np.asarray(columns[0].groups)[places[0]][known].astype(str)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else math.nan

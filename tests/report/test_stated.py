@@ -32,9 +32,10 @@ CLAIMS = {
 }
 
 
-def study_of(directory, claims, **changes):
+def study_of(directory, claims, kind="expected", **changes):
     path = fabricated_study.write_study(directory, **changes) / "study.json"
-    listed = [{"label": label, "sentence": f"{label}!", "expected": parts} for label, parts in claims.items()]
+    parts = {"expected": [], "correlated": []}
+    listed = [{"label": label, "sentence": f"{label}!", **parts, kind: claims[label]} for label in claims]
     records.write_json(path, records.read_json(path) | {"claims": listed})
     return load.read_study(directory)
 

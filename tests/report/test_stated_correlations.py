@@ -11,7 +11,7 @@ from scipy import stats
 
 from robust_saliency import records, report
 from robust_saliency.report import load, stated, stated_table
-from tests.report import fabricated_study
+from tests.report import fabricated_study, test_stated
 
 RUNS = ("standard", "linf", "l2")
 ROBUST = [0.0, 1.0, 0.9]  # about as their accuracy under linf rises
@@ -29,10 +29,7 @@ CLAIMS = {
 
 
 def study_of(directory, claims, **changes):
-    path = fabricated_study.write_study(directory, **changes) / "study.json"
-    listed = [{"label": each, "sentence": f"{each}!", "expected": [], "correlated": claims[each]} for each in claims]
-    records.write_json(path, records.read_json(path) | {"claims": listed})
-    return load.read_study(directory)
+    return test_stated.study_of(directory, claims, "correlated", **changes)
 
 
 @pytest.fixture(scope="module")
