@@ -180,9 +180,15 @@ def run(label: str, description: str, **overrides) -> ConfigDict:
     return ConfigDict({"label": label, "description": description, "overrides": overrides})
 
 
-def claim(label: str, sentence: str, *expected: ConfigDict, correlated: Sequence[ConfigDict] = ()) -> ConfigDict:
-    """What a study is expected to show: it holds where each of ``expected`` and of ``correlated`` does."""
-    return ConfigDict({"label": label, "sentence": sentence, "expected": expected, "correlated": tuple(correlated)})
+def claim(
+    label: str, sentence: str, *expected: ConfigDict, correlated: Sequence[ConfigDict] = (), source: str = "paper"
+) -> ConfigDict:
+    """What a study is expected to show: it holds where each of ``expected`` and of ``correlated`` does.
+
+    source: paper, or ours where the paper does not say it.
+    """
+    settings = {"label": label, "sentence": sentence, "expected": expected, "correlated": tuple(correlated)}
+    return ConfigDict({**settings, "source": source})
 
 
 def expected(metric: str, run: str, direction: str = "higher", **changes) -> ConfigDict:

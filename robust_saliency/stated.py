@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 DIRECTIONS = ("higher", "lower")
+SOURCES = ("paper", "ours")
 FLOORS = "floors"  # in than_map: each of the maps that never look at the network, and the method's own average
 # Columns of --mode=neurons by what they are of: neurons:<column>:<layer>.
 OF_NEURONS = {
     "units": ("by_chance", "class_share", "consistency", "cs1", "cs2", "iou", "mean", "threshold"),
     "images": ("r1", "r2"),
-    "predictions": ("flipped", "lost"),
+    "predictions": ("flipped", "lost", "flipped_right", "lost_right", "flipped_wrong", "lost_wrong"),
 }
 
 
@@ -80,14 +81,20 @@ class Correlated:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """``sentence`` in words, and all that must be so for it to hold: differences and correlations."""
+    """``sentence`` in words, and all that must be so for it to hold: differences and correlations.
+
+    source: whose claim it is: the paper's, or ours, who ask further. What is claimed is the same with either.
+    """
 
     label: str
     sentence: str
     expected: tuple[Expected, ...] = ()
     correlated: tuple[Correlated, ...] = ()
+    source: str = dataclasses.field(default="paper", compare=False)
 
     def __post_init__(self):
+        if self.source not in SOURCES:
+            raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {self.source!r}.")
         if not self.label or not (self.expected or self.correlated):
             raise ValueError("a claim needs a label, and at least one difference or correlation that is expected.")
 
@@ -104,11 +111,21 @@ def read(listed: Iterable[Mapping]) -> tuple[Claim, ...]:
             each["label"],
             each["sentence"],
             tuple(Expected(**part) for part in each["expected"]),
-            # A study that was made before there were correlations has none.
+            # A study that was made before there were correlations and sources has none.
             tuple(Correlated(**_with_tuples(part)) for part in each.get("correlated", ())),
+            each.get("source", "paper"),
         )
         for each in listed
     )
+
+
+def changed_after(about: Mapping) -> dict[str, int]:
+    """By claim how many networks had been evaluated when it was added, changed or taken away last, as study.json says.
+
+    An earlier study.json has one number for all claims.
+    """
+    found = about.get("claims_changed_after") or {}
+    return dict(found) if isinstance(found, Mapping) else {each["label"]: found for each in about.get("claims") or ()}
 
 
 def _with_tuples(part: Mapping) -> dict:

@@ -115,11 +115,15 @@ def _run_all(plain: Mapping, experiments: list, workdir: str, claims: list[dict]
 
 
 def _stated(claims: list[dict], before: Mapping) -> dict:
-    """The claims, and how many networks had been evaluated when they were changed last."""
-    changed = before.get("claims_changed_after")
+    """The claims, and by label how many networks had been evaluated when one was added, changed or taken away last."""
     # As claims, not as they are written: a field that came later has its default in the earlier ones.
-    if before["runs"] and stated.read(claims) != stated.read(before.get("claims") or ()):
-        changed = len(before["runs"])
+    now, then = (
+        {claim.label: claim for claim in stated.read(listed)} for listed in (claims, before.get("claims") or ())
+    )
+    changed = stated.changed_after(before)
+    if before["runs"]:
+        different = [label for label in {**then, **now} if now.get(label) != then.get(label)]
+        changed |= dict.fromkeys(different, len(before["runs"]))
     return {"claims": claims, "claims_changed_after": changed}
 
 

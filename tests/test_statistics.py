@@ -251,10 +251,20 @@ def test_holm_by_hand():
 def test_sign_flip_test_is_exact_for_few_groups():
     groups = ["a", "a", "b", "c", "d"]
     differences = [1.0, 3.0, -0.5, 1.5, 0.7]
-    means = np.array([2.0, -0.5, 1.5, 0.7])
-    flipped = [abs(np.dot(signs, means)) for signs in itertools.product([-1, 1], repeat=4)]
-    expected = np.mean(np.array(flipped) >= abs(means.sum()) - 1e-12)
+    sums = np.array([4.0, -0.5, 1.5, 0.7])
+    flipped = [abs(np.dot(signs, sums)) for signs in itertools.product([-1, 1], repeat=4)]
+    expected = np.mean(np.array(flipped) >= abs(sums.sum()) - 1e-12)
     assert statistics.sign_flip_test(differences, groups, seed=0) == expected
+
+
+def test_interval_and_p_value_are_of_the_same_mean_where_groups_differ_in_size():
+    """Once p was of the mean of the groups' means: it saw the many single images, the interval the few large groups."""
+    rng = np.random.default_rng(5)
+    groups = np.concatenate([np.arange(60), np.repeat(np.arange(60, 80), 12)])
+    differences = np.where(groups < 60, 1.0, -0.25) + 0.1 * rng.normal(size=300)
+    found = statistics.bootstrap_mean(differences, groups, seed=0)
+    assert found.low < 0.0 < found.high
+    assert statistics.sign_flip_test(differences, groups, seed=0) > 0.5
 
 
 def test_sign_flip_test_agrees_with_scipy_and_is_uniform_without_an_effect():

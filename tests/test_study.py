@@ -187,11 +187,17 @@ def test_a_claim_is_judged_and_can_be_stated_anew(tmp_path):
     before = (tmp_path / "study.json").read_bytes()
     study.study(config_of, str(tmp_path))
     assert (tmp_path / "study.json").read_bytes() == before, "nothing was done"
+    other = {**_claims(metric="entropy")["claims"][0], "label": "other"}
+    config_of["study"]["claims"] = [config.to_plain(claim) | {"source": "ours"}, other]
+    study.study(config_of, str(tmp_path))
+    found = records.read_json(tmp_path / "report" / "claims.json")
+    assert [each["source"] for each in found["claims"]] == ["ours", "paper"]
+    assert found["changed_after"] == {"other": 2}, "whose a claim is changes nothing of what it says"
     config_of["study"]["claims"] = _claims(metric="entropy")["claims"]
     assert (
-        "were changed when 2 networks had been evaluated"
-        in pathlib.Path(study.study(config_of, str(tmp_path))).read_text()
+        "(sparser: since 2 networks were measured)" in pathlib.Path(study.study(config_of, str(tmp_path))).read_text()
     )
+    assert records.read_json(tmp_path / "study.json")["claims_changed_after"] == {"sparser": 2, "other": 2}
     study.study(plain(), str(tmp_path))
     assert not (tmp_path / "report" / "claims.json").exists() and "sparser." not in page.read_text()
 

@@ -1,7 +1,7 @@
 """Reads a study directory, or the workdir of one run, into plain records; one sentence names a damaged file."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,8 @@ class Study:
     """Runs to be compared; ``reference`` is the label they are compared with, None where there is only one.
 
     failed: 'label, seed' and why, of the runs that could not be trained. claims: what was expected; changed_after:
-    how many networks had been evaluated when that was changed last. folder: where it lies.
+    by label of a claim how many networks had been evaluated when it was added, changed or taken away last. folder:
+    where it lies.
     """
 
     title: str
@@ -74,7 +75,7 @@ class Study:
     runs: tuple[Run, ...]
     failed: tuple[tuple[str, str], ...] = ()
     claims: tuple[stated.Claim, ...] = ()
-    changed_after: int | None = None
+    changed_after: Mapping[str, int] = field(default_factory=dict)
     folder: Path | None = None
 
     @property
@@ -157,7 +158,7 @@ def read_study(directory: str | Path) -> Study:
         runs=runs,
         failed=tuple((f"{run['label']}, seed {run['seed']}", run["why"]) for run in about.get("failed", ())),
         claims=_claims(directory / "study.json", about),
-        changed_after=about.get("claims_changed_after"),
+        changed_after=stated.changed_after(about),
         folder=directory,
     )
 

@@ -3,8 +3,8 @@
 A metric of the evaluation, of a map or of the network; ``roar`` and ``kar``, scores of the retrainings of
 ``--mode=roar`` (:mod:`roar_scores`), image by image; ``neurons:<column>:<layer>`` of ``--mode=neurons``: r1 and r2 of
 every image that fooled the network, and any column of units.csv of every unit; with the map ``traced`` or ``random``
-``lost`` and ``flipped``, of every traced prediction, when these units are taken away. Where the mode was not run there
-is no value.
+``lost`` and ``flipped``, of every traced prediction, when these units are taken away (``flipped_wrong``: of the wrong
+predictions alone). Where the mode was not run there is no value.
 """
 
 import math
@@ -27,7 +27,7 @@ OF_UNITS = {
     "iou": "Best IoU with a concept",
     "consistency": "Consistency of classes",
 }
-OF_ABLATION = {"lost": "What the prediction loses", "flipped": "Share of predictions that change"}
+OF_ABLATION = {"lost": "What {}predictions lose", "flipped": "Share of {}predictions that change"}
 
 
 class Values(NamedTuple):
@@ -78,8 +78,9 @@ def title(study: Study, metric: str) -> str:
         return f"{metric.upper()} score"
     if metric.startswith(f"{NEURONS}:"):
         _, column, layer = metric.split(":")
-        if column in OF_ABLATION:
-            return f"{OF_ABLATION[column]} without units of {layer}"
+        ablated, role = _ablated(column)
+        if ablated in OF_ABLATION:
+            return f"{OF_ABLATION[ablated].format(f'{role} ' if role else '')} without units of {layer}"
         place = layer if column in OF_NEURONS["images"] else f"{layer}'s units"
         return f"{OF_UNITS.get(column, column)} of {place}"
     attack = metric.removeprefix("robust:")
@@ -109,15 +110,25 @@ def _grouped(found: Values, run: Run) -> Values:
     return found._replace(groups=np.array([str(groups.get(i, f"image {i}")) for i in found.ids.tolist()], str))
 
 
+def _ablated(column: str) -> tuple[str, str]:
+    """``flipped_wrong``: the column, and the predictions that it is of, all where that is empty."""
+    name, _, role = column.partition("_")
+    return (name, role) if name in OF_ABLATION else (column, "")
+
+
 def _of_neurons(folder: Path, column: str, layer: str, method: str) -> Values:
     of_layer = column not in OF_NEURONS["images"]
-    name = f"{column}_{method}" if column in OF_ABLATION else column if of_layer else f"{column}:{layer}"
-    path = folder / (f"{'ablation' if column in OF_ABLATION else 'units'}.csv" if of_layer else "examples.csv")
+    ablated, role = _ablated(column)
+    is_ablated = ablated in OF_ABLATION
+    name = f"{ablated}_{method}" if is_ablated else column if of_layer else f"{column}:{layer}"
+    path = folder / (f"{'ablation' if is_ablated else 'units'}.csv" if of_layer else "examples.csv")
     if not records.is_there(path):
         return NOTHING
     table = records.read_csv(path)
     if name not in table:
         return NOTHING
     rows = np.flatnonzero(table["layer"] == layer) if of_layer else np.arange(len(table[name]))
+    if role:
+        rows = rows[table["role"][rows] == role]
     ids = table["unit" if "unit" in table else "id"][rows]
     return Values(ids, ids, table[name][rows].astype(float))

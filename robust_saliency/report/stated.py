@@ -95,7 +95,9 @@ def described(study: Study) -> dict[str, Any]:
         "title": study.title,
         "claims": [_plain(each, study) for each in judged(study)],
         "seeds": study.seeds,
-        "changed_after": study.changed_after,
+        "runs": {label: study.of(label)[0].description for label in study.labels},
+        "attacks": summary["attacks"],
+        "changed_after": dict(study.changed_after),
         "failed": [list(pair) for pair in study.failed],
         "images": summary["num_examples"],
         "groups": len(set(study.first.scores.groups.tolist())),
@@ -111,6 +113,7 @@ def _plain(found: Judged, study: Study) -> dict[str, Any]:
     return {
         "label": found.claim.label,
         "sentence": found.claim.sentence,
+        "source": found.claim.source,
         "verdict": found.verdict,
         "differences": [_plain_difference(each, study) for each in found.differences],
         "correlations": [_plain_correlation(each, study) for each in found.correlations],

@@ -7,15 +7,19 @@ from robust_saliency.report import numbers
 from robust_saliency.report.markdown_tables import table_line
 from robust_saliency.statistics import Estimate
 
-HEADS = ("What was expected", "It", "Other", "Difference", "Seeds", "Holm p", "Found")
+HEADS = ("What was expected", "It", "Other", "Difference", "Seeds: each", "Holm p", "Found")
 
 
 class Section(NamedTuple):
-    """A claim: its sentence, the verdict, and a row of texts for each difference, under ``HEADS``."""
+    """A claim: its sentence, the verdict, whose it is and since when, and a row of texts a difference, under ``HEADS``.
+
+    origin: empty for a claim of the paper that was stated before anything was measured.
+    """
 
     label: str
     sentence: str
     verdict: str
+    origin: str
     rows: list[tuple[str, ...]]
 
 
@@ -26,6 +30,7 @@ def sections(described: Mapping[str, Any]) -> list[Section]:
             claim["label"],
             claim["sentence"],
             claim["verdict"],
+            _origin(claim, described["changed_after"] or {}),
             # A summary that was written before there were correlations has none.
             [*map(_row, claim["differences"]), *map(_row_of_correlation, claim.get("correlations", ()))],
         )
@@ -38,10 +43,20 @@ def markdown(described: Mapping[str, Any]) -> str:
     lines = [table_line(HEADS), table_line(["---"] * len(HEADS))]
     for section in sections(described):
         lines.append(
-            table_line([f"**{section.label}: {section.verdict}.** {section.sentence}", *[""] * (len(HEADS) - 1)])
+            table_line([f"**{_head(section)}: {section.verdict}.** {section.sentence}", *[""] * (len(HEADS) - 1)])
         )
         lines += [table_line(row) for row in section.rows]
     return numbers.ascii_minus("\n".join(lines)) + "\n"
+
+
+def _head(section: Section) -> str:
+    return f"{section.label} ({section.origin})" if section.origin else section.label
+
+
+def _origin(claim: Mapping[str, Any], changed_after: Mapping[str, int]) -> str:
+    since = changed_after.get(claim["label"])
+    parts = ["ours"] if claim.get("source") == "ours" else []
+    return ", ".join(parts + ([f"since {since} networks were measured"] if since else []))
 
 
 def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
@@ -63,12 +78,18 @@ def _row_of_correlation(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _verdict(found: Mapping[str, Any], least: float) -> tuple[str, str, str]:
-    """How many seeds agree, the p-value, and the finding."""
+    """How many seeds agree and what each found, the p-value, and the finding; of one that is not shown also why."""
     by_seed = [value for value in found["by_seed"].values() if value is not None]
     sign = 1 if found["direction"] == "higher" else -1
     agreeing = sum(sign * value > least for value in by_seed)
     p_value = numbers.p_value(_float(found["holm"])).removeprefix("p ")
-    return f"{agreeing} of {len(found['by_seed'])}", p_value, found["finding"]
+    seeds = f"{agreeing} of {len(found['by_seed'])}: {', '.join(map(_signed, found['by_seed'].values()))}"
+    why = f": {found['reason']}" if found["finding"] == "not shown" else ""
+    return seeds, p_value, f"{found['finding']}{why}"
+
+
+def _signed(value: float | None) -> str:
+    return numbers.signed(_float(value))
 
 
 def _words(found: Mapping[str, Any]) -> str:

@@ -123,6 +123,27 @@ def test_predictions_without_their_units_are_paired_with_themselves_without_rand
     assert abs(found[0].difference.mean - 1) < 0.05 and found[0].difference.num_groups == 20
 
 
+def test_right_and_wrong_predictions_can_be_asked_apart(directory):
+    path = directory / "study.json"
+    claims = claims_of(
+        *(
+            {"metric": f"neurons:flipped{role}:conv4", "run": "linf", "map": "traced", "than_map": "random"}
+            for role in ("", "_right", "_wrong")
+        )
+    )
+    records.write_json(path, records.read_json(path) | {"claims": claims})
+    is_wrong = np.arange(40) % 2 == 1
+    table = {"id": 3 * np.arange(40), "layer": ["conv4"] * 40, "role": np.where(is_wrong, "wrong", "right")}
+    table |= {"flipped_traced": is_wrong.astype(float), "flipped_random": np.zeros(40)}
+    for seed in SEEDS:
+        records.write_csv(directory / f"seed{seed}" / "linf" / "neurons" / "ablation.csv", table)
+    found, verdicts = differences(directory)
+    assert verdicts == ["holds", "does not hold", "holds"]
+    assert [each.mean for each in found] == [0.5, 0.0, 1.0]
+    text = stated_table.markdown(stated.described(load.read_study(directory)))
+    assert "Share of wrong predictions that change without units of conv4 of traced: linf above that of random" in text
+
+
 def test_two_metrics_of_the_same_units_can_be_compared(directory):
     path = directory / "study.json"
     claim = {"metric": "neurons:cs1:conv4", "run": "linf", "than_metric": "neurons:cs2:conv4"}

@@ -160,9 +160,24 @@ def test_a_difference_that_is_there_but_less_than_stated_is_not_the_opposite(tmp
 def test_claims_that_were_changed_after_networks_were_evaluated_say_so(tmp_path):
     study_of(tmp_path / "study", {"sparser": [expected("gini")]})
     path = tmp_path / "study" / "study.json"
-    assert "had been evaluated" not in report.report(tmp_path / "study").read_text()
-    records.write_json(path, records.read_json(path) | {"claims_changed_after": 4})
-    assert "The claims were changed when 4 networks had been evaluated" in report.report(tmp_path / "study").read_text()
+    assert "networks were measured" not in report.report(tmp_path / "study").read_text()
+    for changed in ({"sparser": 4, "gone": 5}, 4):
+        records.write_json(path, records.read_json(path) | {"claims_changed_after": changed})
+        page = report.report(tmp_path / "study").read_text()
+        assert "(sparser: since 4 networks were measured)" in page
+        assert ("A claim gone was taken away when 5 networks" in page) == (changed != 4)
+
+
+def test_a_claim_of_ours_is_told_from_one_of_the_paper(tmp_path):
+    study_of(tmp_path / "study", {"sparser": [expected("gini")]})
+    path = tmp_path / "study" / "study.json"
+    about = records.read_json(path)
+    records.write_json(path, about | {"claims": [about["claims"][0] | {"source": "ours"}], "claims_changed_after": 3})
+    text = stated_table.markdown(stated.described(load.read_study(tmp_path / "study")))
+    assert "| **sparser (ours, since 3 networks were measured): holds.** sparser! |" in text
+    records.write_json(path, about | {"claims": [about["claims"][0] | {"source": "theirs"}]})
+    with pytest.raises(ValueError, match="source must be one of paper, ours, got 'theirs'"):
+        load.read_study(tmp_path / "study")
 
 
 @pytest.mark.parametrize("claims", [5, [{"label": "a"}], [{"label": "a", "sentence": "", "expected": [{"x": 1}]}]])
@@ -200,7 +215,8 @@ def test_the_table_in_words(study):
     assert "Accuracy under linf 4/255: linf above standard by at least 0.500" in said
     assert "Mass in evidence of gradient: linf above that of centre_gaussian" in said
     first = next(line for line in lines if line.startswith("| Gini of gradient: linf above"))
-    assert "| 3 of 3 |" in first and first.endswith("| < 0.001 | shown |")
+    assert "| 3 of 3: +0.148, +0.154, +0.149 |" in first and first.endswith("| < 0.001 | shown |")
+    assert any("| not shown: the interval includes zero |" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_the_page_and_the_file_beside_it_say_the_same(many, tmp_path):
     assert row.startswith(
         "| Accuracy under linf 4/255: correlation with strength over 9 networks below 0 |  |  | r -1.000 [-1.000, -0.9"
     )
-    assert row.endswith("| 3 of 3 | < 0.001 | shown |")
+    assert row.endswith("| 3 of 3: -1.000, -1.000, -1.000 | < 0.001 | shown |")
     assert any("correlation with strength over 9 networks below -0.9999 |" in line for line in lines)
     assert any("correlation with strength over 9 networks above 0.8 |" in line for line in lines)
     assert "tells them apart" in page
