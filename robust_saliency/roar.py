@@ -157,8 +157,7 @@ def _path(folder: str, job: Job, subject: Subject, training: Experiment, known: 
     if job.map != WHOLE:
         by |= {"removal": repr((settings.sign, settings.baseline))}
     if job.map in settings.methods:
-        network = [known["weights"], repr(subject.experiment.model)]
-        by |= {"of": [*network, settings.explained, plain["evaluation"]["maps"][job.map]]}
+        by |= {"of": [known["weights"], settings.explained, plain["evaluation"]["maps"][job.map]]}
     digest = hashlib.sha256(json.dumps(by, sort_keys=True).encode()).hexdigest()[:12]
     return os.path.join(folder, "retrainings", f"{job.map}_{job.mode}_{job.fraction:g}_seed{job.seed}_{digest}.npz")
 

@@ -6,6 +6,8 @@ Two classes: one has four bright pixels on the left, the other on the right, in 
 import dataclasses
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +140,18 @@ def test_what_a_kill_left_is_kept_and_the_rest_goes_on(trained, retrained, capfd
     roar.roar(plain(masks_alone=True), str(trained))
     assert "11 retrainings, of which 11 are there" in capfd.readouterr().err
     assert page.read_bytes() == before
+
+
+def test_another_process_finds_what_is_there(trained, retrained):
+    """Once a name held the address of a function: a study that went on trained all networks of its maps again."""
+    again = (
+        "import sys; from robust_saliency import data, roar; from tests import test_roar as asked\n"
+        "data.load = lambda spec: asked.PLANTED\n"
+        "roar.roar(asked.plain(masks_alone=True), sys.argv[1])"
+    )
+    command = [sys.executable, "-c", again, str(trained)]
+    found = subprocess.run(command, cwd=tiny.ROOT, env=tiny.environment(), capture_output=True, text=True, timeout=300)
+    assert "11 retrainings, of which 11 are there" in found.stderr, found.stderr
 
 
 def test_results_are_of_these_images_and_these_weights(trained):

@@ -36,18 +36,18 @@ def experiment(**changes) -> config.Experiment:
 
 def launch(*words: str, cwd=ROOT, devices: int = 2) -> commands.Command:
     """The command line on two virtual devices, in a process that has its imports from another."""
-    return commands.Command(words, cwd, _environment(devices))
+    return commands.Command(words, cwd, environment(devices))
 
 
 def process(*words: str, cwd=ROOT) -> subprocess.Popen:
     """The command line as a user starts it: ``python launch.py WORDS``."""
     command = [sys.executable, str(ROOT / "launch.py"), *words]
     return subprocess.Popen(
-        command, cwd=cwd, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def _environment(devices: int = 2) -> dict[str, str]:
+def environment(devices: int = 2) -> dict[str, str]:
     flags = os.environ.get("XLA_FLAGS", "")
     return {**os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"}
 
