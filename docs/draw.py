@@ -15,6 +15,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -23,8 +24,7 @@ from robust_saliency import records
 from robust_saliency.report import colours, figures, load, stated_table
 from robust_saliency.report.pictures import colour_limit
 
-FOUND = {"shown": "#0072b2", "opposite": "#d55e00"}
-REST = "#8a8f96"
+FOUND = {"shown": "#0072b2", "opposite": "#d55e00", "less than stated": "#009e73", "not shown": "#8a8f96"}
 
 
 def main() -> None:
@@ -61,8 +61,12 @@ def of_maps(directory: str, method: str, runs: dict[str, str], with_images: bool
     rows = [("Image", first["image"])] if with_images else []
     rows += [(words, _coloured(shown[label][f"map/{method}"])) for label, words in runs.items()]
     count = len(first["image"])
-    figure = _empty(1.25 * count + 1.3, 1.25 * len(rows))
+    figure = _empty(1.25 * count + 1.3, 1.25 * len(rows) + 0.5)
     panels = figure.subplots(len(rows), count, squeeze=False)
+    for panel, label in zip(panels[0], first["label"], strict=True):
+        panel.set_title(textwrap.fill(study.class_name(label), 18), fontsize=8)
+    outline = "; the white line: the true outline of the lesion" if "lesion_mask" in first else ""
+    figure.supxlabel(f"The brighter a pixel, the more the {method} map says it weighs{outline}.", fontsize=8)
     for line, (words, pictures) in zip(panels, rows, strict=True):
         line[0].set_ylabel(textwrap.fill(words, 16), fontsize=9, rotation=0, ha="right", va="center")
         for at, panel in enumerate(line):
@@ -80,13 +84,16 @@ def _coloured(maps: np.ndarray) -> list[np.ndarray]:
 
 
 def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figure:
-    """A panel a claim: of each difference what was measured (filled) and what it is compared with (hollow)."""
+    """A panel a claim: of each difference what was measured (filled) and what it is compared with (hollow).
+
+    The bar is the interval, the small marks the seeds, of the difference: from the hollow mark on.
+    """
     claims = {claim["label"]: claim for claim in summary["claims"]}
     lacking = [label for label in labels if label not in claims]
     if lacking:
         raise ValueError(f"No claim {lacking[0]!r}; there are {', '.join(claims)}.")
     sections = stated_table.sections(summary)
-    lines = {each.label: [row[0] for row in each.rows[: len(claims[each.label]["differences"])]] for each in sections}
+    lines = {each.label: _lines(claims[each.label], each.rows) for each in sections}
     bare = [label for label in labels if not lines[label]]
     if bare:
         raise ValueError(f"The claim {bare[0]!r} has no difference to draw.")
@@ -94,31 +101,58 @@ def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figur
         label: textwrap.wrap(f"{claims[label]['sentence']} {claims[label]['verdict'].capitalize()}.", 68)
         for label in labels
     }
-    heights = [2 * len(lines[label]) + len(heads[label]) + 2 for label in labels]
+    heights = [2 * len(lines[label]) + len(heads[label]) + 3 for label in labels]
     figure = _empty(10, 0.16 * sum(heights) + 0.5)
     panels = figure.subplots(len(labels), 1, squeeze=False, sharex=one_axis, height_ratios=heights)[:, 0]
     for label, panel in zip(labels, panels, strict=True):
         panel.set_title("\n".join(heads[label]), loc="left", fontsize=9)
         for at, each in enumerate(claims[label]["differences"]):
-            if each["mean"] is None or each["other_mean"] is None:
-                continue
-            colour = FOUND.get(each["finding"], REST)
-            panel.plot([each["other_mean"], each["mean"]], [at, at], color=colour, linewidth=2)
-            panel.plot(each["other_mean"], at, "o", color=colour, markerfacecolor="white", markersize=6)
-            panel.plot(each["mean"], at, "o", color=colour, markersize=6)
+            if each["mean"] is not None and each["other_mean"] is not None:
+                _draw(panel, at, each)
         panel.set_yticks(range(len(lines[label])), [textwrap.fill(line, 76) for line in lines[label]], fontsize=7)
         panel.set_ylim(len(lines[label]) - 0.5, -0.5)
+        panel.set_xlabel(_measured(claims[label]["differences"]), fontsize=7.5)
         panel.tick_params(axis="x", labelsize=7.5, labelbottom=True)
         panel.spines[["top", "right"]].set_visible(False)
-    handles = [
-        panels[0].plot([], [], "o-", color=colour, label=name)[0]
-        for name, colour in {**FOUND, "not shown": REST}.items()
-    ]
-    handles += [
-        panels[0].plot([], [], "o", color="black", markerfacecolor="white", label="what it is compared with")[0]
-    ]
+    found = {each["finding"] for label in labels for each in claims[label]["differences"]}
+    marks = {name: {"marker": "o", "color": colour} for name, colour in FOUND.items() if name in found}
+    marks |= {
+        "what it is compared with": {"marker": "o", "color": "black", "markerfacecolor": "white", "linestyle": ""},
+        "each seed": {"marker": "|", "color": "black", "linestyle": ""},
+        "95 % interval": {"color": "black", "linewidth": 6, "alpha": 0.25},
+    }
+    handles = [panels[0].plot([], [], label=name, **style)[0] for name, style in marks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def _draw(panel: Axes, at: int, each: dict) -> None:
+    colour, start = FOUND.get(each["finding"], FOUND["not shown"]), each["other_mean"]
+    if each["low"] is not None:
+        panel.plot([start + each["low"], start + each["high"]], [at, at], color=colour, linewidth=7, alpha=0.25)
+    panel.plot([start, each["mean"]], [at, at], color=colour, linewidth=2)
+    seeds = [start + value for value in each["by_seed"].values() if value is not None]
+    panel.plot(seeds, [at] * len(seeds), "|", color=colour, markersize=9)
+    panel.plot(start, at, "o", color=colour, markerfacecolor="white", markersize=6)
+    panel.plot(each["mean"], at, "o", color=colour, markersize=6)
+
+
+def _lines(claim: dict, rows: list[tuple[str, ...]]) -> list[str]:
+    """What was expected of each difference, without the measure where the axis names it."""
+    texts = [row[0] for row in rows[: len(claim["differences"])]]
+    titles = {each["title"] for each in claim["differences"]}
+    if len(titles) > 1:
+        return texts
+    return [text.removeprefix(each["title"]).removeprefix(" of ").removeprefix(": ")
+            for text, each in zip(texts, claim["differences"], strict=True)]  # fmt: skip
+
+
+def _measured(differences: list[dict]) -> str:
+    """Under the axis: what it is of, and to which side the claim expects a filled mark to lie of its hollow one."""
+    titles, directions = ({each[name] for each in differences} for name in ("title", "direction"))
+    sides = {"higher": "claimed: filled to the right of hollow", "lower": "claimed: filled to the left of hollow"}
+    told = [*(titles if len(titles) == 1 else ()), *(map(sides.get, directions) if len(directions) == 1 else ())]
+    return "; ".join(told) or "above: filled to the right of hollow; below: to the left"
 
 
 def _pictures(study: load.Study, label: str, method: str) -> dict[str, np.ndarray]:

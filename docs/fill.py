@@ -78,7 +78,7 @@ def pages(new: Mapping[Path, str] = MappingProxyType({})) -> dict[Path, str]:
         path = DOCS / "papers" / f"{paper}.md"
         text = found.get(path) or path.read_text()
         text = filled(text, f"claims {part}".strip(), stated_table.markdown(summary))
-        found[path] = filled(text, f"means {part}".strip(), means_table(summary))
+        found[path] = filled(text, f"means {part}".strip(), f"{runs_list(summary)}\n{means_table(summary)}")
     results = DOCS / "results.md"
     found[results] = filled(results.read_text(), "papers", papers_table(summaries))
     return found
@@ -91,6 +91,13 @@ def filled(text: str, name: str, table: str) -> str:
     if not begin or not end:
         raise ValueError(f"A page lacks the comments <!-- {name} --> and <!-- end -->.")
     return head + begin + table + end + tail
+
+
+def runs_list(summary: dict) -> str:
+    """A line a run, what it is; then the attacks."""
+    runs = [f"- `{label}`: {text}" for label, text in summary["runs"].items() if label in summary["means"]]
+    attacks = [f"- Under {label}: {text}" for label, text in summary["attacks"].items()]
+    return "\n".join(runs + attacks) + "\n"
 
 
 def means_table(summary: dict) -> str:
@@ -115,17 +122,17 @@ def _with_interval(values: list[float | None]) -> str:
 
 
 def papers_table(summaries: dict[str, dict]) -> str:
-    """One row a claim of every paper: the verdict, its first difference, and what it rests on."""
-    heads = ("Paper", "Claim", "Verdict", "Shown", "First difference", "Seeds", "Hardware, hours", "Command")
+    """One row a claim of every paper: the verdict, its first difference and the first against it, what it rests on."""
+    heads = ("Paper", "Claim", "Whose", "Verdict", "Shown, opposite", "Difference", "Seeds", "On, hours", "Command")
     lines = [heads, ["---"] * len(heads)]
     for name, summary in summaries.items():
         made = f"{summary['hardware'].get('devices', '')}, {summary['seconds'] / 3600:.1f} h"
         for claim, section in zip(summary["claims"], stated_table.sections(summary), strict=True):
-            shown = sum(row[-1] == "shown" for row in section.rows)
-            first = section.rows[0]
+            shown, opposite = ([row for row in section.rows if row[-1] == word] for word in ("shown", "opposite"))
+            told = "; ".join(f"{row[0]}: {row[3]}" for row in dict.fromkeys([section.rows[0], *opposite[:1]]))
             lines.append([
-                f"[{name}](papers/{name.partition('.')[0]}.md)", claim["sentence"], claim["verdict"],
-                f"{shown} of {len(section.rows)}", f"{first[0]}: {first[3]}", str(len(summary["seeds"])), made,
+                f"[{name}](papers/{name.partition('.')[0]}.md)", claim["sentence"], claim["source"], claim["verdict"],
+                f"{len(shown)}, {len(opposite)} of {len(section.rows)}", told, str(len(summary["seeds"])), made,
                 f"`{summary['command']}`",
             ])  # fmt: skip
     return numbers.ascii_minus("".join(f"{table_line(fields)}\n" for fields in lines))

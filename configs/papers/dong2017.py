@@ -142,6 +142,10 @@ def _claims(labels):
         """Each network: after the consistent loss against before."""
         return [units(column, f"{label}_consistent", direction, than_run=label) for label in labels]
 
+    def without_traced(column, **changes):
+        runs = (*labels, *(f"{one}_consistent" for one in labels))
+        return [units(column, run, map="traced", than_map="random", **changes) for run in runs]
+
     return (
         common.claim(
             "not_distributed_codes",
@@ -186,9 +190,14 @@ def _claims(labels):
             "traced",
             "A prediction hangs on the units that it is traced to: without them another class is named in a tenth of "
             "the cases more, at least, than without as many random units that matter to it.",
-            *(
-                units("flipped", run, map="traced", than_map="random", by=0.1)
-                for run in (*labels, *(f"{one}_consistent" for one in labels))
-            ),
+            *without_traced("flipped", by=0.1),
+            source="ours",
         ),
+        common.claim(
+            "traced_at_all",
+            "Without the units that a wrong prediction is traced to another class is named more often than without as "
+            "many random ones.",
+            *without_traced("flipped_wrong"),
+        ),
+        common.claim("traced_at_all_right", "Of right predictions too.", *without_traced("flipped_right")),
     )

@@ -142,15 +142,18 @@ def _claims(ladders):
             "input_helps",
             "The gradient times the input has a higher score than the gradient, with and without an adversary.",
             *(roar(run, map="input_x_gradient", than_map="gradient") for run in ("standard", strongest)),
+            source="ours",
         ),
         common.claim(
             "over_random",
             "Both maps find more than random pixels do, with and without an adversary.",
             *(roar(run, map=each, than_map="random") for run in ("standard", strongest) for each in MAPS),
+            source="ours",
         ),
         common.claim(
             "over_edges",
             "And more than the edges of the image do, which are there without any network.",
             *(roar(run, map=each, than_map="sobel") for run in ("standard", strongest) for each in MAPS),
+            source="ours",
         ),
     )

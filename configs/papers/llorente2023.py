@@ -134,6 +134,7 @@ def _claims():
             "robust",
             "Adversarial training makes both robust.",
             *(common.expected("robust:linf", f"{each}_linf", than_run=each) for each in NETWORKS),
+            source="ours",
         ),
     )
 
@@ -163,4 +164,11 @@ def _claims_of(suffix, of, runs):
             f"over_floors_{colour}{suffix}",
             f"Under {colour}, {' and '.join(maps)} maps beat maps that never look at the network{of}.",
             *than(own, "floors", "lower", maps),
+            source="ours",
+        )
+        yield common.claim(
+            f"original_over_floors_{colour}{suffix}",
+            f"Under {colour}, original maps do too{of}.",
+            *than({"original": colour}, "floors", "lower", ["original"]),
+            source="ours",
         )

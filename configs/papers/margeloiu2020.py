@@ -77,7 +77,7 @@ def get_config(size="small"):
           for first in FIRST),
     )  # fmt: skip
     config.study.seeds = settings.seeds
-    config.study.claims = _claims()
+    config.study.claims = _claims(settings.epsilons)
     return config
 
 
@@ -160,7 +160,11 @@ def _evaluation(evaluation, settings):
     }
 
 
-def _claims():
+def _claims(epsilons):
+    def over_random(run):
+        others = [each for each in MAPS if each != "gradient"]
+        return [common.expected("colour_agreement", run, map=each, than_map="random") for each in others]
+
     def than(run, other, *metrics, direction="higher", maps=MAPS):
         return [
             common.expected(metric, run, direction, map=each, than_run=other) for each in maps for metric in metrics
@@ -181,7 +185,7 @@ def _claims():
         common.claim(
             "sharper", "Maps of a robust network are sharper: sparser, and smoother.", *sharper(ROBUST, "standard")
         ),
-        common.claim("sharper_linf", "The same in linf.", *sharper("linf", "standard")),
+        common.claim("sharper_linf", "The same in linf.", *sharper("linf", "standard"), source="ours"),
         common.claim(
             "smooth_as_published",
             "By the measure in the authors' code, which counts the size of the gradient, they are smoother.",
@@ -192,7 +196,9 @@ def _claims():
             "More of a map lies in the lesion, and it outlines the lesion better.",
             *than(ROBUST, "standard", "lesion_mass", "best_iou"),
         ),
-        common.claim("over_floors", "And does so better than maps that never look at the network.", *floors),
+        common.claim(
+            "over_floors", "And does so better than maps that never look at the network.", *floors, source="ours"
+        ),
         common.claim(
             "colours",
             "Within the lesion, maps of a robust network follow the variation of colour: more than a random map, and "
@@ -201,9 +207,36 @@ def _claims():
             *than(ROBUST, "standard", "colour_agreement"),
         ),
         common.claim(
+            "colours_over_random",
+            "The other maps of a robust network do follow the variation of colour more than a random map.",
+            *over_random(ROBUST),
+        ),
+        common.claim(
+            "colours_of_standard",
+            "As those of a standard network do already.",
+            *over_random("standard"),
+            source="ours",
+        ),
+        common.claim(
+            "stronger",
+            "The stronger the attack, the sparser the gradient, and the more of it lies in the lesion.",
+            *(
+                each
+                for weaker, stronger in itertools.pairwise(["standard", *(f"l2_{each:g}" for each in epsilons)])
+                for each in than(stronger, weaker, "gini", "lesion_mass", maps=("gradient",))
+            ),
+            source="ours",
+        ),
+        common.claim(
             "fine_tuning_sharpens",
             "A robust network, tuned on clean images at a small learning rate, has sharper maps still.",
             *sharper("tuned_2", ROBUST),
+        ),
+        common.claim(
+            "fine_tuning_coheres",
+            "And more of them lies in the lesion.",
+            *than("tuned_2", ROBUST, "lesion_mass", "best_iou", maps=("gradient",)),
+            source="ours",
         ),
         *(
             common.claim(
@@ -214,7 +247,23 @@ def _claims():
             )
             for count in (1, 2)
         ),
+        common.claim(
+            "first_layers_alone",
+            "What the two claims above rest on: in a tuned network only the first layers are robust still, so that it "
+            "withstands less.",
+            *(
+                common.expected("robust:l2", f"tuned_{first}", "lower", than_run=ROBUST)
+                for first in ("2", "3")
+                if first in FIRST
+            ),
+            source="ours",
+        ),
         common.claim("costs_accuracy", "A robust network is less accurate.", accuracy("standard", ROBUST)),
+        common.claim(
+            "costs_accuracy_at_all_strengths",
+            "It is so with each strength of the attack.",
+            *(accuracy("standard", f"l2_{epsilon:g}") for epsilon in epsilons),
+        ),
         common.claim(
             "ladder",
             "The fewer layers are tuned, the less accurate: standard, groups 2-5, 3-5, 4-5, 5.",
