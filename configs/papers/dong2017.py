@@ -12,7 +12,7 @@ classes their top images are (consistency level), of which classes their top adv
 CS2: as the classes those are taken for), how far adversarial images are represented from what they show (r1, r2), and
 whether predictions hang on the units that they are traced to. ``neurons.html`` of each run shows ten wrong predictions
 beside ten right ones. Adversarial images are ten of each of some test images, each driven to another class by
-optimisation against the three networks of clean images together; all networks see the same ones. With
+optimisation against all networks of a seed together, before and after; all see the same ones. With
 ``--config.neurons.ensemble="()"`` each network has its own, by PGD.
 
 Of the papers only abstracts, captions and reviews could be read: loss, measures and every setting are reconstructions,
@@ -70,7 +70,6 @@ def get_config(size="small"):
     config.neurons.update(num_mistakes=10, num_shown=1)
     config.neurons.attack.epsilon = epsilon
     config.neurons.optimisation.epsilon = 2 * epsilon
-    config.neurons.ensemble = tuple(f"../{label}" for label in settings.networks)
     config.neurons.num_attacked = settings.num_attacked
     config.neurons.optimisation.num_adversaries = settings.num_adversaries
     networks = {
@@ -81,6 +80,7 @@ def get_config(size="small"):
     config.study.runs = tuple(
         run for label in settings.networks for run in _runs(label, networks[label], settings, epsilon)
     )
+    config.neurons.ensemble = tuple(f"../{run.label}" for run in config.study.runs)
     config.study.reference = "cnn"
     config.study.seeds = settings.seeds
     config.study.modes = ("neurons",)
