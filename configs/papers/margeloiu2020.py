@@ -21,6 +21,7 @@ from typing import NamedTuple
 from configs import common, papers, regimes
 
 FIRST = ("2", "3", "4", "5")  # groups of layers from which on is tuned; 5 is the head
+UNLEARNT = ("2", "3")  # from which group on tuning takes the robustness away
 ROBUST = "l2_3"
 MAPS = ("gradient", "integrated_gradients", "smoothgrad_squared")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -73,8 +74,11 @@ def get_config(size="small"):
           for label, attack in l2.items()),
         _run("linf", "Against PGD in linf, epsilon 2/255.", "head", _robust(linf, settings)),
         *(_run(f"tuned_{first}", f"{ROBUST}, then groups {first} to 5 on clean images.", ROBUST,
-               _clean(1e-5, settings.tuning_epochs, *_from_group(settings.network, first), batch_norm="frozen"))
+               _tuned(1e-5, settings, first))
           for first in FIRST),
+        *(_run(f"unlearnt_{first}", f"{ROBUST}, then groups {first} to 5 on clean images, at thirty times the rate.",
+               ROBUST, _tuned(3e-4, settings, first))
+          for first in UNLEARNT),
     )  # fmt: skip
     config.study.seeds = settings.seeds
     config.study.claims = _claims(settings.epsilons)
@@ -132,6 +136,11 @@ def _clean(learning_rate, epochs, *trainable, **train):
     return regimes.margeloiu_training(learning_rate, "loss", epochs, trainable=trainable, **train)
 
 
+def _tuned(learning_rate, settings, first):
+    groups = _from_group(settings.network, first)
+    return _clean(learning_rate, settings.tuning_epochs, *groups, batch_norm="frozen")
+
+
 def _robust(attack, settings):
     objective = {"name": "adversarial", "attack": attack}
     return {"objective": objective} | regimes.margeloiu_training(3e-4, "robust_loss", settings.epochs)
@@ -179,7 +188,7 @@ def _claims(epsilons):
     floors = [
         common.expected(metric, ROBUST, map="gradient", than_map="floors") for metric in ("lesion_mass", "best_iou")
     ]
-    tuned = [f"tuned_{first}" for first in FIRST]
+    tuned, unlearnt = [f"tuned_{first}" for first in FIRST], [f"unlearnt_{first}" for first in UNLEARNT]
     ladder = ["standard", *tuned]
     return (
         common.claim(
@@ -255,6 +264,34 @@ def _claims(epsilons):
                 common.expected("robust:l2", f"tuned_{first}", "lower", than_run=ROBUST)
                 for first in ("2", "3")
                 if first in FIRST
+            ),
+            source="ours",
+        ),
+        common.claim(
+            "first_layers_alone_at_a_high_rate",
+            "At thirty times the learning rate they alone are robust: the network withstands less.",
+            *(common.expected("robust:l2", run, "lower", than_run=ROBUST) for run in unlearnt),
+            source="ours",
+        ),
+        common.claim(
+            "first_layers_are_enough",
+            "Then maps are coherent still, and smoother than those of a standard network.",
+            *(
+                each
+                for run in unlearnt
+                for each in (
+                    *than(run, "standard", "lesion_mass", "best_iou", maps=("gradient",)),
+                    *than(run, "standard", "total_variation", direction="lower", maps=("gradient",)),
+                )
+            ),
+        ),
+        common.claim(
+            "later_layers_matter",
+            "But less than those of the robust network.",
+            *(
+                each
+                for run in unlearnt
+                for each in than(run, ROBUST, "lesion_mass", "best_iou", direction="lower", maps=("gradient",))
             ),
             source="ours",
         ),
