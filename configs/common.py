@@ -348,7 +348,7 @@ def _model() -> ConfigDict:
 def _objective() -> ConfigDict:
     config = ConfigDict()
     # the training regime: standard, adversarial, trades, mart, fgsm_rs, n_fgsm, grad_align, free, consistent, scaat,
-    # lesion_mask_control, saliency_guided, gradient_penalty, or 'package.module:name'
+    # lesion_mask_control, random_mask_control, saliency_guided, gradient_penalty, or 'package.module:name'
     config.name = "standard"
     # whom training and validation attack with; free, fgsm_rs, n_fgsm and grad_align make steps of their own in its
     # threat model, and only validation attacks with it
@@ -379,7 +379,7 @@ def _objective() -> ConfigDict:
     config.replacement = placeholder(str)  # saliency_guided: uniform, mean, constant
     config.over = placeholder(str)  # saliency_guided: range and mean of each channel or of the whole image
     config.constant = placeholder(float)  # saliency_guided: the value of the replacement 'constant'
-    # scaat, lesion_mask_control
+    # scaat, lesion_mask_control, random_mask_control
     config.divergence = "kl"  # between clean and adversarial predictions: kl, js, logit_l2, cross_entropy
     config.divergence_weight = 1.0
     config.raises = "divergence"  # by the adversary: divergence (give attack a random start) or cross_entropy
@@ -388,7 +388,7 @@ def _objective() -> ConfigDict:
     config.guide = saliency("gradient")
     config.explained = "true"  # class of that map: true or predicted
     config.protect = "rank"  # all but the share quantile of lowest pixels; energy: what holds that share of the map
-    config.quantile = 0.5
+    config.quantile = 0.5  # random_mask_control too: the share of the pixels, drawn by lot
     config.energy = 0.5
     config.budget = "uniform"  # epsilon of a pixel; saliency: the less, the more important
     config.renewed = False  # the mask: False = of the clean image, True = of each iterate

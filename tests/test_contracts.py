@@ -284,6 +284,7 @@ OBJECTIVE_ROWS = {
     "lesion_mask_control": {"attack": _TWO_STEPS, "divergence": "js"},
     "mart": {"attack": _TWO_STEPS},
     "n_fgsm": {},
+    "random_mask_control": {"attack": _TWO_STEPS, "divergence": "logit_l2"},
     "saliency_guided": {},
     "scaat": {"attack": _TWO_STEPS, "renewed": True, "strength": "until_flip", "budget": "saliency"},
     "trades": {"attack": _TWO_STEPS},

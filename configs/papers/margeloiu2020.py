@@ -20,8 +20,7 @@ from typing import NamedTuple
 
 from configs import common, papers, regimes
 
-FIRST = ("2", "3", "4", "5")  # groups of layers from which on is tuned; 5 is the head
-UNLEARNT = ("2", "3")  # from which group on tuning takes the robustness away
+FIRST = ("2", "3", "4", "5")
 ROBUST = "l2_3"
 MAPS = ("gradient", "integrated_gradients", "smoothgrad_squared")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -36,14 +35,16 @@ class Size(NamedTuple):
     tuning_epochs: int
     batch_size: int
     epsilons: tuple[float, ...]  # at 224 pixels
+    first: tuple[str, ...]  # groups of layers from which on is tuned; 5 is the head
+    unlearnt: tuple[str, ...]  # and at thirty times the rate
     num_steps: int  # of integrated gradients and SmoothGrad
     seeds: int
 
 
 SIZES = {
-    "smoke": Size("small_cnn", 32, 4, 2, 1, 1, 32, (3,), 4, 1),
-    "small": Size("resnet18", 64, 16, 20, 4, 8, 32, (1, 3, 5), 24, 3),
-    "full": Size("resnet18", 64, 64, 50, 10, 50, 16, (3, 4, 5, 7), 50, 5),
+    "smoke": Size("small_cnn", 32, 4, 2, 1, 1, 32, (3,), FIRST[:2], ("2",), 4, 1),
+    "small": Size("resnet18", 64, 16, 20, 4, 8, 32, (1, 3, 5), FIRST, ("2", "3"), 24, 3),
+    "full": Size("resnet18", 64, 64, 50, 10, 50, 16, (3, 4, 5, 7), FIRST, ("2", "3"), 50, 5),
 }
 
 
@@ -75,13 +76,13 @@ def get_config(size="small"):
         _run("linf", "Against PGD in linf, epsilon 2/255.", "head", _robust(linf, settings)),
         *(_run(f"tuned_{first}", f"{ROBUST}, then groups {first} to 5 on clean images.", ROBUST,
                _tuned(1e-5, settings, first))
-          for first in FIRST),
+          for first in settings.first),
         *(_run(f"unlearnt_{first}", f"{ROBUST}, then groups {first} to 5 on clean images, at thirty times the rate.",
                ROBUST, _tuned(3e-4, settings, first))
-          for first in UNLEARNT),
+          for first in settings.unlearnt),
     )  # fmt: skip
     config.study.seeds = settings.seeds
-    config.study.claims = _claims(settings.epsilons)
+    config.study.claims = _claims(settings)
     return config
 
 
@@ -169,7 +170,7 @@ def _evaluation(evaluation, settings):
     }
 
 
-def _claims(epsilons):
+def _claims(settings):
     def over_random(run):
         others = [each for each in MAPS if each != "gradient"]
         return [common.expected("colour_agreement", run, map=each, than_map="random") for each in others]
@@ -188,7 +189,8 @@ def _claims(epsilons):
     floors = [
         common.expected(metric, ROBUST, map="gradient", than_map="floors") for metric in ("lesion_mass", "best_iou")
     ]
-    tuned, unlearnt = [f"tuned_{first}" for first in FIRST], [f"unlearnt_{first}" for first in UNLEARNT]
+    tuned = [f"tuned_{first}" for first in settings.first]
+    unlearnt = [f"unlearnt_{first}" for first in settings.unlearnt]
     ladder = ["standard", *tuned]
     return (
         common.claim(
@@ -231,7 +233,9 @@ def _claims(epsilons):
             "The stronger the attack, the sparser the gradient, and the more of it lies in the lesion.",
             *(
                 each
-                for weaker, stronger in itertools.pairwise(["standard", *(f"l2_{each:g}" for each in epsilons)])
+                for weaker, stronger in itertools.pairwise(
+                    ["standard", *(f"l2_{each:g}" for each in settings.epsilons)]
+                )
                 for each in than(stronger, weaker, "gini", "lesion_mass", maps=("gradient",))
             ),
             source="ours",
@@ -260,11 +264,7 @@ def _claims(epsilons):
             "first_layers_alone",
             "What the two claims above rest on: in a tuned network only the first layers are robust still, so that it "
             "withstands less.",
-            *(
-                common.expected("robust:l2", f"tuned_{first}", "lower", than_run=ROBUST)
-                for first in ("2", "3")
-                if first in FIRST
-            ),
+            *(common.expected("robust:l2", f"tuned_{first}", "lower", than_run=ROBUST) for first in ("2", "3")),
             source="ours",
         ),
         common.claim(
@@ -299,7 +299,7 @@ def _claims(epsilons):
         common.claim(
             "costs_accuracy_at_all_strengths",
             "It is so with each strength of the attack.",
-            *(accuracy("standard", f"l2_{epsilon:g}") for epsilon in epsilons),
+            *(accuracy("standard", f"l2_{epsilon:g}") for epsilon in settings.epsilons),
         ),
         common.claim(
             "ladder",

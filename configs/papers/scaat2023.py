@@ -137,6 +137,8 @@ def _runs(setting, settings, data_set):
     for label in settings.choices:
         description, changes = CHOICES[label]
         yield _run(label, description, scaat | changes, epochs)
+    by_lot = scaat | {"name": "random_mask_control"}
+    yield _run("random_half", "The adversary changes a half drawn by lot, within twice the epsilon.", by_lot, epochs)
     if data_set in MASKED:
         control = scaat | {"name": "lesion_mask_control", "attacked": "outside"}
         yield _run("true_mask", "What lies outside the true lesion may be attacked.", control, epochs)
@@ -209,6 +211,18 @@ def _claims(data_set, choices):
         "map_accurate",
         "Half of the pixels, by the map, keep the accuracy: with all of them it is lower.",
         common.expected("accuracy", "scaat", than_run="no_map"),
+        source="ours",
+    )
+    yield common.claim(
+        "map_over_lot",
+        "It is the map that does it: half of the pixels by the map make maps sparser than half of them by lot.",
+        *than("random_half", "gini"),
+        source="ours",
+    )
+    yield common.claim(
+        "map_over_lot_accurate",
+        "And keep more accuracy.",
+        common.expected("accuracy", "scaat", than_run="random_half"),
         source="ours",
     )
     yield common.claim(

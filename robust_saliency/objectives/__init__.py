@@ -12,6 +12,7 @@ from robust_saliency.objectives.gradient_penalty import GradientPenalty, gradien
 from robust_saliency.objectives.lesion_mask_control import LesionMaskControl, lesion_mask_control
 from robust_saliency.objectives.mart import MART, mart
 from robust_saliency.objectives.n_fgsm import NFGSM, n_fgsm
+from robust_saliency.objectives.random_mask_control import RandomMaskControl, random_mask_control
 from robust_saliency.objectives.saliency_guided import SaliencyGuided, saliency_guided
 from robust_saliency.objectives.scaat import SCAAT, scaat
 from robust_saliency.objectives.standard import Standard, standard
@@ -38,6 +39,7 @@ OBJECTIVES = {
     "lesion_mask_control": (LesionMaskControl, lesion_mask_control),
     "mart": (MART, mart),
     "n_fgsm": (NFGSM, n_fgsm),
+    "random_mask_control": (RandomMaskControl, random_mask_control),
     "saliency_guided": (SaliencyGuided, saliency_guided),
     "scaat": (SCAAT, scaat),
     "standard": (Standard, standard),
@@ -62,6 +64,7 @@ __all__ = [
     "GradientPenalty",
     "LesionMaskControl",
     "Objective",
+    "RandomMaskControl",
     "SaliencyGuided",
     "Standard",
     "adaptive_epsilon",
@@ -77,6 +80,7 @@ __all__ = [
     "lesion_mask_control",
     "mart",
     "n_fgsm",
+    "random_mask_control",
     "saliency_guided",
     "scaat",
     "standard",

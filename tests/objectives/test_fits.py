@@ -39,6 +39,7 @@ ROWS = {
     "lesion_mask_control": ("lesion_mask_control", {"attack": pgd(LINF)}, LINF, 150),
     "mart": ("mart", {"attack": pgd(LINF), "beta": 2.0}, LINF, 150),
     "n_fgsm": ("n_fgsm", {"attack": pgd(LINF)}, LINF, 150),
+    "random_mask_control": ("random_mask_control", {"attack": pgd(LINF)}, LINF, 150),
     "saliency_guided": ("saliency_guided", {}, CLEAN, 150),
     "scaat": ("scaat", {"attack": pgd(WIDER), "divergence_weight": 3.0}, WIDER, 150),
     "trades": ("trades", {"attack": pgd(LINF), "beta": 2.0}, LINF, 200),
