@@ -36,6 +36,8 @@ def main() -> None:
         parser.error("--study and --page go together.")
     if words.part and not words.study:
         parser.error("--part goes with --study and --page.")
+    if words.page and (Path(words.page).resolve().parent != DOCS / "papers" or Path(words.page).suffix != ".md"):
+        parser.error(f"--page must be a Markdown file in {DOCS / 'papers'}, got {words.page}.")
     try:
         new = {}
         if words.study:
@@ -45,7 +47,9 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     for path, text in files.items():
-        path.write_text(text)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(path)
 
 
 def summarised(directory: str | os.PathLike) -> dict:
@@ -89,7 +93,7 @@ def filled(text: str, name: str, table: str) -> str:
     head, begin, rest = text.partition(f"<!-- {name} -->\n")
     _, end, tail = rest.partition("<!-- end -->")
     if not begin or not end:
-        raise ValueError(f"A page lacks the comments <!-- {name} --> and <!-- end -->.")
+        raise ValueError(f"The page of {name!r} lacks the comments <!-- {name} --> and <!-- end -->.")
     return head + begin + table + end + tail
 
 

@@ -13,6 +13,7 @@ unit, 0.001 i of 1 in ours), the loss of the predicted class as what is explaine
 with the input, the correlation over networks of score and strength (ours has the network of clean images too, and the
 steps from one network to the next). Ours in ':small': 8,000 images and 8 epochs for 20, 5 steps for 40, four of twenty
 strengths, two of five shares, one retraining of each. ':full' has all of it, and L2, and KAR. ':smoke' is drawn.
+docs/papers has results.
 """
 
 import itertools
