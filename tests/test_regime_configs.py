@@ -36,7 +36,7 @@ def test_a_regime_is_tested_within_the_threat_that_it_is_taught(regime):
     (*_, last) = experiments_of(regime, "fashion_mnist")
     attack = getattr(objectives.innermost(last.objective.spec), "attack", None)
     if attack is not None:
-        share = 2 if regime in ("mask_inside", "mask_outside", "scaat") else 1
+        share = 2 if regime in ("mask_inside", "mask_outside", "mask_random", "scaat") else 1
         norm = attack.threat.norm
         assert attack.threat.epsilon == pytest.approx(share * {"linf": 0.1, "l2": 1.0}[norm])
         assert dict(last.evaluation.attacks)[norm].spec.threat.norm == norm
