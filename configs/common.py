@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from robust_saliency import checks
+
 
 def default() -> ConfigDict:
     config = ConfigDict()
@@ -253,8 +255,7 @@ def adversarial_run(
 
 
 def check_size(size: str) -> None:
-    if size not in ("small", "full"):
-        raise ValueError(f"The config comes in the sizes small and full, got {size!r}.")
+    checks.one_of("size", size, ("small", "full"))
 
 
 def _mesh() -> ConfigDict:

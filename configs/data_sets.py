@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from configs import common
+from robust_saliency import checks
 
 
 class Setting(NamedTuple):
@@ -25,8 +26,7 @@ def begin(name: str) -> tuple[ConfigDict, Setting]:
     Raises ValueError for a name or a size that is not there.
     """
     name, colon, size = name.partition(":")
-    if name not in DATA_SETS:
-        raise ValueError(f"data set must be one of {', '.join(sorted(DATA_SETS))}, got {name!r}.")
+    checks.one_of("data set", name, DATA_SETS)
     common.check_size(size if colon else "full")
     config = common.default()
     config.data.name = name

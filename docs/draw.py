@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from robust_saliency import records
+from robust_saliency import checks, records
 from robust_saliency.report import colours, figures, load, stated_table
 from robust_saliency.report.pictures import colour_limit
 
@@ -44,13 +44,19 @@ def main() -> None:
     page = Path(words.page)
     try:
         if words.claims:
-            summary = json.loads(page.with_suffix(".json").read_text())
+            summary = _summary(page.with_suffix(".json"))
             figure = of_claims(summary, words.claims.split(","), words.one_axis)
         else:
             figure = of_maps(words.study, words.map, _pairs(words.runs), words.image)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     records.write_atomic(page.with_suffix(".png"), figures.png(figure))
+
+
+def _summary(path: Path) -> dict:
+    if not path.is_file():
+        raise ValueError(f"There is no {path}: docs/fill.py --study=... --page=... writes it.")
+    return json.loads(path.read_text())
 
 
 def of_maps(directory: str, method: str, runs: dict[str, str], with_images: bool) -> Figure:
@@ -86,12 +92,11 @@ def _coloured(maps: np.ndarray) -> list[np.ndarray]:
 def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figure:
     """A panel a claim: of each difference what was measured (filled) and what it is compared with (hollow).
 
-    The bar is the interval, the small marks the seeds, of the difference: from the hollow mark on.
+    The bar is the interval, the small marks the seeds, of the difference: from what it is compared with on.
     """
     claims = {claim["label"]: claim for claim in summary["claims"]}
-    lacking = [label for label in labels if label not in claims]
-    if lacking:
-        raise ValueError(f"No claim {lacking[0]!r}; there are {', '.join(claims)}.")
+    for label in labels:
+        checks.one_of("claim", label, claims)
     sections = stated_table.sections(summary)
     lines = {each.label: _lines(claims[each.label], each.rows) for each in sections}
     bare = [label for label in labels if not lines[label]]
@@ -127,13 +132,15 @@ def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figur
 
 
 def _draw(panel: Axes, at: int, each: dict) -> None:
-    colour, start = FOUND.get(each["finding"], FOUND["not shown"]), each["other_mean"]
+    """The hollow mark stands where the claim begins: beside the other mean by as much as was claimed at least."""
+    colour, other = FOUND.get(each["finding"], FOUND["not shown"]), each["other_mean"]
+    least = other + (each["by"] if each["direction"] == "higher" else -each["by"])
     if each["low"] is not None:
-        panel.plot([start + each["low"], start + each["high"]], [at, at], color=colour, linewidth=7, alpha=0.25)
-    panel.plot([start, each["mean"]], [at, at], color=colour, linewidth=2)
-    seeds = [start + value for value in each["by_seed"].values() if value is not None]
+        panel.plot([other + each["low"], other + each["high"]], [at, at], color=colour, linewidth=7, alpha=0.25)
+    panel.plot([least, each["mean"]], [at, at], color=colour, linewidth=2)
+    seeds = [other + value for value in each["by_seed"].values() if value is not None]
     panel.plot(seeds, [at] * len(seeds), "|", color=colour, markersize=9)
-    panel.plot(start, at, "o", color=colour, markerfacecolor="white", markersize=6)
+    panel.plot(least, at, "o", color=colour, markerfacecolor="white", markersize=6)
     panel.plot(each["mean"], at, "o", color=colour, markersize=6)
 
 

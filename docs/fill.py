@@ -99,7 +99,7 @@ def filled(text: str, name: str, table: str) -> str:
 
 def runs_list(summary: dict) -> str:
     """A line a run, what it is; then the attacks."""
-    runs = [f"- `{label}`: {text}" for label, text in summary["runs"].items() if label in summary["means"]]
+    runs = [f"- `{label}`: {text}" for label, text in summary["runs"].items()]
     attacks = [f"- Under {label}: {text}" for label, text in summary["attacks"].items()]
     return "\n".join(runs + attacks) + "\n"
 

@@ -27,8 +27,9 @@ def parse(plain: Mapping) -> list[dict]:
         raise ValueError(f"{WHERE} must be a list of claims, got {listed!r}.")
     claims = [_built(each, f"{WHERE}[{number}]") for number, each in enumerate(listed)]
     labels = [claim.label for claim in claims]
-    if len(set(labels)) != len(labels):
-        raise ValueError(f"{WHERE}: every claim needs a label of its own, got {', '.join(labels)}.")
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"{WHERE}: every claim needs a label of its own, got twice: {', '.join(twice)}.")
     for claim in claims:
         _check(claim, evaluated(settings), plain["evaluation"], plain["roar"])
     return [dataclasses.asdict(claim) for claim in claims]
@@ -62,6 +63,8 @@ def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping, roar: Mapping
         checks.one_of(f"run in {where}", run, runs)
         if metric.startswith("neurons:"):
             _check_units(metric, method, where)
+        elif not method and metric in (*metrics, *ROAR):
+            raise ValueError(f"{where}: {metric} is of a map, so give map, one of {', '.join(maps)}.")
         elif metric in ROAR:
             checks.one_of(f"run of {metric} in {where}", run, roar.get("runs") or runs)
             checks.one_of(f"map of {metric} in {where}", method, (*(roar.get("methods") or maps), *ROAR_FLOORS))

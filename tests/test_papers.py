@@ -137,6 +137,40 @@ def test_a_summary_names_no_folder_of_a_machine(path):
     assert re.findall(r"(?<![\w.~:/])/\w+/[\w/.]*", path.read_text()) == []
 
 
+def test_a_page_elsewhere_is_refused_and_left_as_it_is(fill, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- claims -->\n<!-- end -->\n")
+    monkeypatch.setattr("sys.argv", ["fill.py", "--study=none", f"--page={page}"])
+    with pytest.raises(SystemExit) as ended:
+        fill.main()
+    assert ended.value.code == 2 and "--page must be a Markdown file in" in capsys.readouterr().err
+    assert page.read_text() == "<!-- claims -->\n<!-- end -->\n" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("smal", "Unknown size 'smal'. Did you mean 'small'?"),
+        ("smoke:fashion_mnits", "Unknown data set 'fashion_mnits'. Did you mean 'fashion_mnist'?"),
+        ("smoke:fashion_mnist", "smoke is of drawn images alone, got 'smoke:fashion_mnist'"),
+    ],
+)
+def test_a_size_or_data_set_that_is_not_there(words, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        configs.papers.size_and_data(words, "cifar10", "fashion_mnist")
+
+
+def test_the_hollow_mark_of_a_figure_stands_where_the_claim_begins(draw):
+    """By how much a difference was claimed at least: beside the other mean, upwards or downwards."""
+    each = {"finding": "shown", "mean": 0.9, "other_mean": 0.5, "low": 0.3, "high": 0.5, "by_seed": {"0": 0.4}}
+    for direction, least in (("higher", 0.6), ("lower", 0.4)):
+        panel = draw._empty(2, 2).subplots()
+        draw._draw(panel, 0, {**each, "direction": direction, "by": 0.1})
+        hollow = [line for line in panel.lines if line.get_markerfacecolor() == "white"]
+        assert [float(np.ravel(line.get_xdata())[0]) for line in hollow] == [pytest.approx(least)]
+        assert [list(line.get_xdata()) for line in panel.lines if line.get_alpha()] == [pytest.approx([0.8, 1.0])]
+
+
 def test_a_page_can_be_of_several_studies(fill, tmp_path, monkeypatch):
     """The second study has blocks of its own, and the figures of neither stand in the other's."""
     folder = tmp_path / "papers"

@@ -59,8 +59,8 @@ def test_every_objective_has_a_config():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("imagenet", "data set must be one of cifar10, fashion_mnist, ham10000, planted_lesions, got 'imagenet'"),
-        ("cifar10:tiny", "the sizes small and full, got 'tiny'"),
+        ("imagenet", "Unknown data set 'imagenet'. Choices: cifar10, fashion_mnist, ham10000, planted_lesions"),
+        ("cifar10:tiny", "Unknown size 'tiny'. Choices: full, small"),
     ],
 )
 def test_a_data_set_that_is_not_there(name, message):

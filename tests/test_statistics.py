@@ -209,7 +209,7 @@ def test_a_difference_counts_only_when_seeds_agree_and_zero_is_outside():
 
     assert counts([0.1, 0.2, 0.05], (0.05, 0.2)).counts
     assert counts([-0.1, -0.2], (-0.2, -0.05)).counts
-    assert counts([0.1, -0.01, 0.2], (0.05, 0.2)) == (False, "mixed", "the seeds disagree in sign")
+    assert counts([0.1, -0.01, 0.2], (0.05, 0.2)) == (False, "mixed", "not all seeds lie on one side of zero")
     assert counts([0.1, 0.0], (0.05, 0.2))[:2] == counts([-0.1, 0.0], (-0.2, -0.05))[:2] == (False, "mixed")
     assert counts([0.1, 0.2], (-0.01, 0.2)) == (False, "unclear", "the interval includes zero")
     assert counts([0.1], (0.05, 0.2)) == (False, "higher", "the interval excludes zero, but one seed is no claim")

@@ -66,7 +66,7 @@ def test_two_runs_and_a_second_seed(tmp_path):
         ),
         (
             _claims(map=""),
-            r"Unknown metric in .*\('sparser'\) 'gini'.*Choices: accuracy, confidence",
+            r"config\.study\.claims \('sparser'\): gini is of a map, so give map, one of gradient",
         ),
         (
             _claims(map="smoothgrad"),
@@ -78,7 +78,7 @@ def test_two_runs_and_a_second_seed(tmp_path):
             r"expected\[0\]: gini of linf is compared with itself: give than_run, than_map or than_m",
         ),
         (_claims(mtric="gini"), r"config\.study\.claims\[0\]\.expected\[0\]: Unknown field 'mtric'"),
-        ({"claims": [*_claims()["claims"]] * 2}, r"every claim needs a label of its own, got sparser, sparser"),
+        ({"claims": [*_claims()["claims"]] * 2}, r"every claim needs a label of its own, got twice: sparser\."),
         ({"claims": 5}, r"config\.study\.claims must be a list of claims, got 5"),
         ({"modes": 5}, r"config\.study\.modes must be a list, got 5"),
         ({"claims": [{"label": "a"}]}, r"config\.study\.claims\[0\] needs sentence\."),

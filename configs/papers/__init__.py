@@ -4,6 +4,8 @@
 seeds, a laptop. ``full``: a GPU. What came out: docs/papers.
 """
 
+from robust_saliency import checks
+
 SIZES = ("smoke", "small", "full")
 
 
@@ -14,15 +16,14 @@ def size_and_data(words: str, usual: str, *others: str) -> tuple[str, str]:
     """
     size, colon, data_set = words.partition(":")
     check_size(size)
+    if colon:
+        checks.one_of("data set", data_set, (usual, *others))
     if size == "smoke":
         if colon:
             raise ValueError(f"smoke is of drawn images alone, got {words!r}.")
         return size, "planted_lesions"
-    if colon and data_set not in (usual, *others):
-        raise ValueError(f"data set must be one of {', '.join(sorted((usual, *others)))}, got {data_set!r}.")
     return size, data_set or usual
 
 
 def check_size(size: str) -> None:
-    if size not in SIZES:
-        raise ValueError(f"A paper's config comes in the sizes {', '.join(SIZES)}, got {size!r}.")
+    checks.one_of("size", size, SIZES)

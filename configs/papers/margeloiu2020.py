@@ -7,7 +7,8 @@
 A ResNet-18 tells nevi, melanomas and keratoses of HAM10000 apart, each as often. Pretrained (on CIFAR-10; theirs on
 ImageNet), then its head alone, then the whole network: on clean images, or against PGD in L2 with their epsilons times
 the side of the image over 224, or in linf. Then the robust network goes on with clean images at a small learning rate,
-the first 1, 2, 3 or 4 of its groups of layers as they are. Maps: gradient, integrated gradients, SmoothGrad squared.
+the first 1, 2, 3 or 4 of its groups of layers as they are; at thirty times that rate too (`unlearnt_2`, `unlearnt_3`).
+Maps: gradient, integrated gradients, SmoothGrad squared.
 
 Theirs: optimiser, learning rates, patience, plateau, attack, augmentation, which class is explained. Ours: size of
 images and network, pretraining, batch size, fewer epochs in ':small', and every number of a map: the paper has
@@ -263,7 +264,7 @@ def _claims(settings):
         ),
         common.claim(
             "first_layers_alone_at_a_high_rate",
-            "At thirty times the learning rate they alone are robust: the network withstands less.",
+            "At thirty times the learning rate the network withstands less.",
             *(common.expected("robust:l2", run, "lower", than_run=ROBUST) for run in unlearnt),
             source="ours",
         ),

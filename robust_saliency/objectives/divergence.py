@@ -1,13 +1,16 @@
 """Cross-entropy on clean images plus a divergence to an adversary: what SCAAT and its control have in common."""
 
+import dataclasses
+
 import jax
 
 from robust_saliency import attacks, checks, losses
+from robust_saliency.objectives import protection
 from robust_saliency.objectives.adversarial import ATTACK_MODES
 from robust_saliency.objectives.attack_checks import check_start, check_steps
 from robust_saliency.objectives.passes import in_a_row
 from robust_saliency.objectives.types import accuracy, mean
-from robust_saliency.types import Array, Batch, LogitsFn, LossFn, Scalar, spec
+from robust_saliency.types import Array, Batch, Key, LogitsFn, LossFn, Scalar, spec
 
 DIVERGENCES = ("cross_entropy", *losses.DIVERGENCES)
 RAISES = ("cross_entropy", "divergence")
@@ -61,6 +64,16 @@ def adversary_loss(logits_fn: LogitsFn, batch: Batch, spec: DivergenceSpec) -> L
         return lambda images: losses.cross_entropy(logits_fn(images), labels)
     clean = jax.lax.stop_gradient(logits_fn(batch["image"]))
     return lambda images: losses.DIVERGENCES[name](clean, logits_fn(images))
+
+
+def attacked(loss_fn: LossFn, key: Key, batch: Batch, spec: DivergenceSpec, room: Array) -> Batch:
+    """Adds ``adversarial`` images and ``changeable`` ``[B, H, W]``, where ``room`` lets a pixel change.
+
+    room: as in :func:`protection.confined`; bool is all of epsilon or none.
+    """
+    model = protection.confined(spec.attack.threat, room, batch["image"])
+    adversarial = attacks.run(loss_fn, key, batch["image"], dataclasses.replace(spec.attack, threat=model))
+    return {**batch, "adversarial": adversarial, "changeable": room > 0}
 
 
 def loss(classifier, variables, carry, key, batch, spec: DivergenceSpec):

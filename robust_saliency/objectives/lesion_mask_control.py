@@ -3,11 +3,8 @@
 No method to be compared with others, since it reads what an explanation is judged by.
 """
 
-import dataclasses
-
-from robust_saliency import attacks, checks
-from robust_saliency.objectives import protection
-from robust_saliency.objectives.divergence import DivergenceSpec, adversary_loss, loss
+from robust_saliency import checks
+from robust_saliency.objectives.divergence import DivergenceSpec, adversary_loss, attacked, loss
 from robust_saliency.objectives.types import Objective
 from robust_saliency.types import spec
 
@@ -34,13 +31,10 @@ class LesionMaskControl(DivergenceSpec):
 
 def perturb(classifier, variables, key, batch, spec: LesionMaskControl):
     """Adds ``adversarial`` images and ``changeable`` ``[B, H, W]``, 1 where the true mask lets a pixel change."""
-    images = batch["image"]
     lesion = batch["lesion_mask"] > 0
     changeable = lesion if spec.attacked == "inside" else ~lesion
     loss_fn = adversary_loss(classifier.logits_fn(variables, mode=spec.attack_mode), batch, spec)
-    model = protection.confined(spec.attack.threat, changeable.astype(images.dtype), images)
-    adversarial = attacks.run(loss_fn, key, images, dataclasses.replace(spec.attack, threat=model))
-    return {**batch, "adversarial": adversarial, "changeable": changeable}
+    return attacked(loss_fn, key, batch, spec, room=changeable)
 
 
 lesion_mask_control = Objective(perturb, loss, reads=("lesion_mask",))

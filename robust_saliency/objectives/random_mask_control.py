@@ -1,12 +1,10 @@
 """A control that chooses pixels by lot: is it the map that helps SCAAT, or that fewer pixels are attacked?"""
 
-import dataclasses
-
 import jax
 
-from robust_saliency import attacks, randomness
+from robust_saliency import randomness
 from robust_saliency.objectives import protection
-from robust_saliency.objectives.divergence import DivergenceSpec, adversary_loss, loss
+from robust_saliency.objectives.divergence import DivergenceSpec, adversary_loss, attacked, loss
 from robust_saliency.objectives.types import Objective
 from robust_saliency.types import Scalar, spec
 
@@ -24,14 +22,11 @@ class RandomMaskControl(DivergenceSpec):
 
 def perturb(classifier, variables, key, batch, spec: RandomMaskControl):
     """Adds ``adversarial`` images and ``changeable`` ``[B, H, W]``, 1 where the lot lets a pixel change."""
-    images = batch["image"]
     key, lots_key = randomness.split(key)
-    lots = randomness.draw(jax.random.uniform, lots_key, images.shape[:3])
+    lots = randomness.draw(jax.random.uniform, lots_key, batch["image"].shape[:3])
     changeable = protection.least_salient(lots, spec.quantile)
     loss_fn = adversary_loss(classifier.logits_fn(variables, mode=spec.attack_mode), batch, spec)
-    model = protection.confined(spec.attack.threat, changeable.astype(images.dtype), images)
-    adversarial = attacks.run(loss_fn, key, images, dataclasses.replace(spec.attack, threat=model))
-    return {**batch, "adversarial": adversarial, "changeable": changeable}
+    return attacked(loss_fn, key, batch, spec, room=changeable)
 
 
 random_mask_control = Objective(perturb, loss)

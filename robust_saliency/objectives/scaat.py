@@ -5,13 +5,11 @@ samples are made under the guidance of the saliency map, and maps become sparser
 accuracy. Norm, epsilon, steps, constraint, the meaning of "adaptive" and the loss are not known; each is a field here.
 """
 
-import dataclasses
-
 import jax.numpy as jnp
 
 from robust_saliency import attacks, checks, randomness, saliency
 from robust_saliency.objectives import protection
-from robust_saliency.objectives.divergence import DivergenceSpec, adversary_loss, loss
+from robust_saliency.objectives.divergence import DivergenceSpec, adversary_loss, attacked, loss
 from robust_saliency.objectives.stepwise import step_by_step
 from robust_saliency.objectives.types import Objective
 from robust_saliency.types import Scalar, spec
@@ -91,10 +89,7 @@ def perturb(classifier, variables, key, batch, spec: SCAAT):
         found = step_by_step(loss_fn, logits_fn, room_at, key, images, spec)
         added = {"adversarial": found.images, "changeable": found.room > 0}
         return {**batch, **added} | ({"strength": found.strength} if spec.strength == "until_flip" else {})
-    first = room_at(images, 0)
-    model = protection.confined(spec.attack.threat, first, images)
-    adversarial = attacks.run(loss_fn, key, images, dataclasses.replace(spec.attack, threat=model))
-    return {**batch, "adversarial": adversarial, "changeable": first > 0}
+    return attacked(loss_fn, key, batch, spec, room_at(images, 0))
 
 
 def room(maps, spec: SCAAT):

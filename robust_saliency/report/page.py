@@ -22,6 +22,7 @@ from robust_saliency.report import (
     stated,
     stated_table,
     tables,
+    terms,
 )
 from robust_saliency.report.colours import run_colours
 from robust_saliency.report.compare import class_comparisons, compare, family_size
@@ -59,6 +60,7 @@ def contents(study: Study) -> dict[str, Any]:
         "caliper": statistics.CALIPER,
         "stated": stated_claims,
         "stated_heads": stated_table.HEADS,
+        "stated_terms": terms.of_claims(stated_claims["claims"]) if stated_claims else [],
         "stated_sections": stated_table.sections(stated_claims) if stated_claims else [],
         "leading": answer.leading_method(study),
         "not_learnt": answer.not_learnt(study, comparison),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from robust_saliency import statistics
-from robust_saliency.report import measures, stated_correlations
+from robust_saliency.report import measures, numbers, stated_correlations
 from robust_saliency.report.load import Study
 from robust_saliency.stated import FLOORS, Claim, Expected
 
@@ -214,7 +214,8 @@ def _measured(pair: _Pair, p_value: float) -> Difference:
     beyond = statistics.bootstrap_mean(pair.differences, pair.groups, seed=_SEED)
     seeds = [pair.sign * each - expected.by for each in by_seed.values()]
     limits = (beyond.low, beyond.high)
-    verdict = statistics.difference_counts(seeds, limits, int(beyond.num_groups), p_value)
+    than = numbers.plain(pair.sign * expected.by) if expected.by else "zero"
+    verdict = statistics.difference_counts(seeds, limits, int(beyond.num_groups), p_value, than)
     difference = statistics.bootstrap_mean(plain, pair.groups, seed=_SEED)
     finding = _finding(verdict, by_seed, difference, pair.sign)
     return Difference(expected, *means, difference, by_seed, p_value, finding, verdict.reason)

@@ -84,8 +84,7 @@ def _verdict(found: Mapping[str, Any], least: float) -> tuple[str, str, str]:
     agreeing = sum(sign * value > least for value in by_seed)
     p_value = numbers.p_value(_float(found["holm"])).removeprefix("p ")
     seeds = f"{agreeing} of {len(found['by_seed'])}: {', '.join(map(_signed, found['by_seed'].values()))}"
-    reason = found["reason"].replace("zero", numbers.plain(sign * least)) if least else found["reason"]
-    why = f": {reason}" if found["finding"] == "not shown" else ""
+    why = f": {found['reason']}" if found["finding"] == "not shown" else ""
     return seeds, p_value, f"{found['finding']}{why}"
 
 

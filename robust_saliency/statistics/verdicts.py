@@ -28,6 +28,7 @@ def difference_counts(
     pooled_interval: tuple[float, float],
     num_groups: int,
     corrected_p: float | None = None,
+    than: str = "zero",
 ) -> Verdict:
     """The rule: a difference counts when every seed has its sign and the pooled interval excludes zero.
 
@@ -40,6 +41,7 @@ def difference_counts(
     The interval alone knows nothing of training: with one seed there is no claim. The finding is ``unclear`` where the
     interval includes zero, ``mixed`` where it does not but a seed has the other sign or none (exactly 0), ``not
     measured`` where a seed or the interval is NaN.
+    than: what zero stands for in the reason, where a difference was stated that the others are less by.
     """
     differences = np.asarray(differences_by_seed, float)
     low, high = pooled_interval
@@ -49,13 +51,13 @@ def difference_counts(
     if num_groups < _LEAST_GROUPS:
         return Verdict(False, "too few", f"{num_groups} groups of images are too few for an interval to be trusted")
     if low <= 0.0 <= high:
-        return Verdict(False, "unclear", "the interval includes zero")
+        return Verdict(False, "unclear", f"the interval includes {than}")
     finding = "higher" if low > 0.0 else "lower"
     if len(differences) == 1:
-        return Verdict(False, finding, "the interval excludes zero, but one seed is no claim")
+        return Verdict(False, finding, f"the interval excludes {than}, but one seed is no claim")
     if not np.all(np.sign(differences) == np.sign(low)):
-        return Verdict(False, "mixed", "the seeds disagree in sign")
+        return Verdict(False, "mixed", f"not all seeds lie on one side of {than}")
     if corrected_p is not None and not corrected_p < _SIGNIFICANT:
-        return Verdict(False, finding, "the interval excludes zero, but not after Holm's correction over the family")
-    agree = f"all {len(differences)} seeds agree and the interval excludes zero"
+        return Verdict(False, finding, f"the interval excludes {than}, but not after Holm's correction over the family")
+    agree = f"all {len(differences)} seeds agree and the interval excludes {than}"
     return Verdict(True, finding, agree if corrected_p is None else f"{agree}, Holm's correction too")

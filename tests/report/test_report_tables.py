@@ -141,8 +141,8 @@ def test_cells_answers_and_tests_say_the_same_of_a_seed_without_a_difference_or_
         row = next(row for row in shown.rows("maps gradient", "run") if row[1][0].startswith(run))
         cell = row[2][list(METRICS).index(metric)]
         assert (cell["td"], cell.get("mark")) == (("mixed", "mixed") if word == "mixed" else ("", None))
-        reason = {"mixed": "the seeds disagree in sign", "not measured": "not measured with every seed"}[word]
-        assert readings[f"{run}: gradient: {title}"] == reason
+        reasons = {"mixed": "not all seeds lie on one side of zero", "not measured": "not measured with every seed"}
+        assert readings[f"{run}: gradient: {title}"] == reasons[word]
     for each in found:
         headline = (
             f"Of 5 map metrics: {', '.join(f'{title.lower()} on {len(items)}' for _, title, items in each.lists)}."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robust_saliency import records, report
-from robust_saliency.report import load, stated, stated_table
+from robust_saliency.report import load, stated, stated_table, terms
 from tests.report import fabricated_study
 
 
@@ -111,7 +111,7 @@ def test_seeds_that_disagree_show_nothing(tmp_path):
     [judged] = stated.judged(load.read_study(tmp_path / "study"))
     [difference] = judged.differences
     assert difference.difference.low > 0 and difference.finding == "not shown"
-    assert (judged.verdict, difference.reason) == ("does not hold", "the seeds disagree in sign")
+    assert (judged.verdict, difference.reason) == ("does not hold", "not all seeds lie on one side of zero")
 
 
 def test_of_a_run_that_failed_with_one_seed_nothing_is_claimed(tmp_path):
@@ -133,6 +133,26 @@ def test_of_a_run_that_failed_altogether_the_page_says_so(tmp_path):
     about["runs"] = [run for run in about["runs"] if run["label"] != "linf"]
     records.write_json(path, about | {"failed": failed})
     assert "not measured" in report.report(tmp_path / "study").read_text()
+
+
+@pytest.mark.parametrize(("direction", "by", "said"), [("lower", -0.05, "0.050"), ("higher", 0.2, "0.200")])
+def test_where_a_least_difference_was_stated_the_reason_names_it_and_not_zero(direction, by, said, tmp_path):
+    """The fabricated linf network is sparser by about 0.1."""
+    study_of(tmp_path / "study", {"sparser": [expected("gini", direction=direction, by=by)]})
+    [judged] = stated.judged(load.read_study(tmp_path / "study"))
+    assert judged.differences[0].reason.startswith(f"all 3 seeds agree and the interval excludes {said}")
+    exported = json.loads(json.dumps(stated.described(load.read_study(tmp_path / "study"))))
+    assert said in exported["claims"][0]["differences"][0]["reason"]
+
+
+def test_the_glossary_defines_what_claims_are_of_besides_metrics_of_maps():
+    differences = [{"metric": "roar", "than_metric": ""}, {"metric": "neurons:flipped_right:conv4", "than_metric": ""}]
+    claims = [
+        {"differences": differences, "correlations": [{"metric": "kar"}]},
+        {"differences": [{"metric": "gini", "than_metric": "neurons:r2:conv4"}], "correlations": []},
+    ]
+    names = [name for name, _ in terms.of_claims(claims)]
+    assert names == ["ROAR score", "KAR score", "r2", "Share of predictions that change"]
 
 
 def test_means_are_of_the_images_that_both_have(tmp_path):
