@@ -24,7 +24,9 @@ from robust_saliency import checks, records
 from robust_saliency.report import colours, figures, load, stated_table
 from robust_saliency.report.pictures import colour_limit
 
-FOUND = {"shown": "#0072b2", "opposite": "#d55e00", "less than stated": "#009e73", "not shown": "#8a8f96"}
+GREY = "#8a8f96"
+FOUND = {"shown": "#0072b2", "opposite": "#d55e00", "less than stated": "#009e73"}
+FOUND |= dict.fromkeys(("not shown", "too few", "one seed", "not measured"), GREY)
 
 
 def main() -> None:
@@ -90,9 +92,10 @@ def _coloured(maps: np.ndarray) -> list[np.ndarray]:
 
 
 def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figure:
-    """A panel a claim: of each difference what was measured (filled) and what it is compared with (hollow).
+    """A panel a claim: of each difference what was measured (filled), and from where on the claim holds (hollow).
 
-    The bar is the interval, the small marks the seeds, of the difference: from what it is compared with on.
+    That is the mean that it is compared with, or lies beside it by what was claimed at least. The bar is the interval,
+    the small marks the seeds, of the difference, which begins at that mean.
     """
     claims = {claim["label"]: claim for claim in summary["claims"]}
     for label in labels:
@@ -120,9 +123,10 @@ def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figur
         panel.tick_params(axis="x", labelsize=7.5, labelbottom=True)
         panel.spines[["top", "right"]].set_visible(False)
     found = {each["finding"] for label in labels for each in claims[label]["differences"]}
-    marks = {name: {"marker": "o", "color": colour} for name, colour in FOUND.items() if name in found}
+    named = {colour: [name for name in FOUND if name in found and FOUND[name] == colour] for colour in FOUND.values()}
+    marks = {", ".join(names): {"marker": "o", "color": colour} for colour, names in named.items() if names}
     marks |= {
-        "what it is compared with": {"marker": "o", "color": "black", "markerfacecolor": "white", "linestyle": ""},
+        "from here on the claim holds": {"marker": "o", "color": "black", "markerfacecolor": "white", "linestyle": ""},
         "each seed": {"marker": "|", "color": "black", "linestyle": ""},
         "95 % interval": {"color": "black", "linewidth": 6, "alpha": 0.25},
     }
@@ -132,8 +136,7 @@ def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figur
 
 
 def _draw(panel: Axes, at: int, each: dict) -> None:
-    """The hollow mark stands where the claim begins: beside the other mean by as much as was claimed at least."""
-    colour, other = FOUND.get(each["finding"], FOUND["not shown"]), each["other_mean"]
+    colour, other = FOUND[each["finding"]], each["other_mean"]
     least = other + (each["by"] if each["direction"] == "higher" else -each["by"])
     if each["low"] is not None:
         panel.plot([other + each["low"], other + each["high"]], [at, at], color=colour, linewidth=7, alpha=0.25)
@@ -158,8 +161,9 @@ def _measured(differences: list[dict]) -> str:
     """Under the axis: what it is of, and to which side the claim expects a filled mark to lie of its hollow one."""
     titles, directions = ({each[name] for each in differences} for name in ("title", "direction"))
     sides = {"higher": "claimed: filled to the right of hollow", "lower": "claimed: filled to the left of hollow"}
-    told = [*(titles if len(titles) == 1 else ()), *(map(sides.get, directions) if len(directions) == 1 else ())]
-    return "; ".join(told) or "above: filled to the right of hollow; below: to the left"
+    both = "above: filled to the right of hollow; below: to the left"
+    side = sides[min(directions)] if len(directions) == 1 else both
+    return "; ".join([*(titles if len(titles) == 1 else ()), side])
 
 
 def _pictures(study: load.Study, label: str, method: str) -> dict[str, np.ndarray]:

@@ -127,17 +127,28 @@ def _with_interval(values: list[float | None]) -> str:
 
 def papers_table(summaries: dict[str, dict]) -> str:
     """One row a claim of every paper: the verdict, its first difference and the first against it, what it rests on."""
-    heads = ("Paper", "Claim", "Whose", "Verdict", "Shown, opposite", "Difference", "Seeds", "On, hours", "Command")
+    heads = (
+        "Paper",
+        "Claim",
+        "Whose",
+        "Verdict",
+        "Shown, opposite",
+        "Difference",
+        "Seeds",
+        "Hardware, hours",
+        "Command",
+    )
     lines = [heads, ["---"] * len(heads)]
     for name, summary in summaries.items():
         made = f"{summary['hardware'].get('devices', '')}, {summary['seconds'] / 3600:.1f} h"
         for claim, section in zip(summary["claims"], stated_table.sections(summary), strict=True):
-            shown, opposite = ([row for row in section.rows if row[-1] == word] for word in ("shown", "opposite"))
-            told = "; ".join(f"{row[0]}: {row[3]}" for row in dict.fromkeys([section.rows[0], *opposite[:1]]))
+            findings = [each["finding"] for each in (*claim["differences"], *claim["correlations"])]
+            first = [findings.index(word) for word in ("opposite",) if word in findings]
+            told = "; ".join(f"{row[0]}: {row[3]}" for row in (section.rows[at] for at in dict.fromkeys([0, *first])))
             lines.append([
                 f"[{name}](papers/{name.partition('.')[0]}.md)", claim["sentence"], claim["source"], claim["verdict"],
-                f"{len(shown)}, {len(opposite)} of {len(section.rows)}", told, str(len(summary["seeds"])), made,
-                f"`{summary['command']}`",
+                f"{findings.count('shown')}, {findings.count('opposite')} of {len(findings)}", told,
+                str(len(summary["seeds"])), made, f"`{summary['command']}`",
             ])  # fmt: skip
     return numbers.ascii_minus("".join(f"{table_line(fields)}\n" for fields in lines))
 

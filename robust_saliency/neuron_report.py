@@ -54,8 +54,7 @@ def neuron_report(
     began = time.monotonic()
     with workdirs.Workdir(workdir, create=False), jax.default_matmul_precision("highest"):
         data = data or data_lib.load(experiment.data)
-        looked_into, step = subject_of(experiment, workdir, data)
-        looked_into = looked_into._replace(kept=_kept(kept, experiment, workdir))
+        looked_into, step = subject_of(experiment, workdir, data, _kept(kept, experiment, workdir))
         folder = os.path.join(workdir, "neurons")
         # The page is of all the files: while they are written there is none.
         records.remove(os.path.join(folder, "neurons.html"))
@@ -92,7 +91,7 @@ def _kept(kept: dict[str, dict] | None, experiment: Experiment, workdir: str) ->
     return kept.setdefault(of, {})
 
 
-def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tuple[Subject, int]:
+def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data, kept: dict[int, Any]) -> tuple[Subject, int]:
     """The trained network in ``workdir`` with what it is looked into with, and the step of its checkpoint.
 
     Raises ValueError where the config says of the network what is not true of it, where it does not fit the data or
@@ -105,7 +104,7 @@ def subject_of(experiment: Experiment, workdir: str, data: data_lib.Data) -> tup
     data_lib.check_unseen(described["config"]["data"], experiment.plain["data"])
     mesh = sharding.make_mesh(experiment.num_devices, settings.batch_size, "config.neurons.batch_size")
     ensemble = [_member(place, experiment, data) for place in _ensemble(experiment, workdir)]
-    return subject(classifier, variables, data, mesh, settings, ensemble), step
+    return subject(classifier, variables, data, mesh, settings, ensemble, kept), step
 
 
 def _ensemble(experiment: Experiment, workdir: str) -> list[str]:

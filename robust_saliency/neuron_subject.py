@@ -76,7 +76,8 @@ def subject(
     data: data_lib.Data,
     mesh: Mesh,
     settings: Neurons,
-    ensemble: Sequence[tuple[models.Classifier, Any]] = (),
+    ensemble: Sequence[tuple[models.Classifier, Any]],
+    kept: dict[int, np.ndarray],
 ) -> Subject:
     """The network with the examples and layers of ``settings``; ValueError as for :func:`layers_of`.
 
@@ -96,7 +97,7 @@ def subject(
         mesh=mesh,
         layers=layers,
         programs=make_programs(classifier, layers, settings, tuple(member for member, _ in ensemble)),
-        kept={},
+        kept=kept,
     )
 
 

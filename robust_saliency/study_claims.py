@@ -63,11 +63,11 @@ def _check(claim: Claim, runs: Sequence[str], evaluation: Mapping, roar: Mapping
         checks.one_of(f"run in {where}", run, runs)
         if metric.startswith("neurons:"):
             _check_units(metric, method, where)
-        elif not method and metric in (*metrics, *ROAR):
-            raise ValueError(f"{where}: {metric} is of a map, so give map, one of {', '.join(maps)}.")
         elif metric in ROAR:
             checks.one_of(f"run of {metric} in {where}", run, roar.get("runs") or runs)
             checks.one_of(f"map of {metric} in {where}", method, (*(roar.get("methods") or maps), *ROAR_FLOORS))
+        elif not method and metric in metrics:
+            raise ValueError(f"{where}: {metric} is of a map, so give map, one of {', '.join((*maps, *floors))}.")
         else:
             if method and not method.endswith("_mask"):
                 checks.one_of(f"map in {where}", method, (*maps, *floors, *more))
@@ -98,13 +98,14 @@ def _check_units(metric: str, method: str, where: str) -> None:
     checks.one_of(f"map of {metric} in {where}", method, choices)
 
 
-def _of_what(metric: str) -> tuple[str, str]:
-    """What a value is of, and for units of which layer: only values of the same can be subtracted."""
+def _of_what(metric: str) -> tuple[str, str, str]:
+    """What a value is of, for units of which layer, for traced predictions also which: these can be subtracted."""
     if not metric.startswith("neurons:"):
-        return "images", ""
+        return "images", "", ""
     _, column, layer = metric.split(":")
     kind = next(kind for kind, names in OF_NEURONS.items() if column in names)
-    return (kind, "") if kind == "images" else (kind, layer)
+    role = column.partition("_")[2] if kind == "predictions" else ""  # flipped_right is of other images than _wrong
+    return (kind, "", "") if kind == "images" else (kind, layer, role)
 
 
 def _chosen(section: Mapping) -> list[str]:

@@ -1,5 +1,6 @@
 """The neurons of a whole study: the report of every run, and one table of them all."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 
@@ -15,7 +16,7 @@ def study_neurons(plain: Mapping, workdir: str) -> str:
     again. Writes ``workdir/neurons/``: neurons.json (which runs) and neurons.html (a table of them, with their pages).
     """
     with workdirs.Workdir(workdir, create=False):
-        runs = study_runs.finished(plain, workdir)
+        runs = [_against_those_that_are_there(run, workdir) for run in study_runs.finished(plain, workdir)]
         study_runs.common(runs, "neurons", ignore=("batch_size",))
         kept: dict[str, dict] = {}  # adversarial images of an ensemble, of which the runs of a seed are shown the same
         for number, run in enumerate(runs, start=1):
@@ -30,3 +31,20 @@ def study_neurons(plain: Mapping, workdir: str) -> str:
         }
         records.write_json(os.path.join(workdir, "neurons", "neurons.json"), described)
         return str(report_lib.study_neurons_page(workdir))
+
+
+def _against_those_that_are_there(run: study_runs.Run, workdir: str) -> study_runs.Run:
+    """Without those of its ensemble whose training failed; ValueError where that leaves none."""
+    whole = run.experiment.neurons.ensemble
+    if not whole:
+        return run
+    failed = records.read_json(os.path.join(workdir, "study.json")).get("failed", [])
+    absent = {os.path.normpath(os.path.join(workdir, each["dir"])) for each in failed}
+    there = tuple(place for place in whole if os.path.normpath(os.path.join(run.place, place)) not in absent)
+    if there == whole:
+        return run
+    if not there:
+        raise ValueError(f"config.neurons.ensemble: all of {', '.join(whole)} failed for {run.name}.")
+    say(f"{run.name}: the ensemble lacks {', '.join(place for place in whole if place not in there)}, which failed")
+    settings = dataclasses.replace(run.experiment.neurons, ensemble=there)
+    return run._replace(experiment=run.experiment._replace(neurons=settings))

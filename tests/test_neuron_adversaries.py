@@ -11,7 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_saliency import attacks, data, initialise, neuron_adversaries, neuron_report, records
+from robust_saliency import (
+    attacks,
+    data,
+    initialise,
+    neuron_adversaries,
+    neuron_report,
+    records,
+    study_neurons,
+    study_runs,
+)
+from robust_saliency import report as report_lib
 from robust_saliency.randomness import key_of, per_example_keys
 from robust_saliency.threat import Threat
 from tests import test_neuron_report as planted_network
@@ -195,3 +205,22 @@ def test_a_member_that_does_not_fit_is_named(tmp_path, steps, monkeypatch):
         experiment(ensemble=[""])
     with pytest.raises(ValueError, match=r"^config.neurons: neurons.ensemble names a run twice: ../one, ../one\.$"):
         experiment(ensemble=["../one", "../one"])
+
+
+def test_of_a_study_the_ensemble_lacks_what_failed_and_is_never_empty(tmp_path, steps, monkeypatch, capsys):
+    """One run diverged: the others are looked into all the same, against those that are there."""
+    (tmp_path / "run").mkdir()
+    failed = [{"label": "other", "seed": 0, "dir": "other", "why": "The loss is NaN."}]
+    records.write_json(tmp_path / "study.json", {"runs": [], "failed": failed})
+    found = study_runs.Run("run", {"dir": "run"}, experiment(), str(tmp_path / "run"), planted_network.planted())
+    monkeypatch.setattr(study_runs, "finished", lambda plain, workdir: [found])
+    monkeypatch.setattr(report_lib, "study_neurons_page", lambda workdir: workdir)
+    study_neurons.study_neurons({}, str(tmp_path))
+    assert records.read_json(tmp_path / "run" / "neurons" / "neurons.json")["settings"]["ensemble"] == ["../one"]
+    assert "run: the ensemble lacks ../other, which failed" in capsys.readouterr().err
+    study_neurons.study_neurons({}, str(tmp_path))
+    assert "its report is there" in capsys.readouterr().err
+    alone = found._replace(experiment=experiment(ensemble=["../other"]))
+    monkeypatch.setattr(study_runs, "finished", lambda plain, workdir: [alone])
+    with pytest.raises(ValueError, match=r"^config.neurons.ensemble: all of ../other failed for run\.$"):
+        study_neurons.study_neurons({}, str(tmp_path))

@@ -188,7 +188,7 @@ def test_a_page_can_be_of_several_studies(fill, tmp_path, monkeypatch):
     monkeypatch.setattr(fill, "DOCS", tmp_path)
     pages = fill.pages()
     first, _, second = pages[folder / "one.md"].partition("<!-- claims cifar10 -->")
-    labels = [f"**{claim['label']}" for claim in json.loads(source)["claims"]]
-    assert all(label in first for label in labels) and labels[0] in second and labels[1] not in second
+    rows = [f"{claim['verdict']}.** {claim['sentence']} |" for claim in json.loads(source)["claims"]]
+    assert all(row in first for row in rows) and rows[0] in second and rows[1] not in second
     table = pages[tmp_path / "results.md"]
-    assert table.count("[one](papers/one.md)") == len(labels) and table.count("[one.cifar10](papers/one.md)") == 1
+    assert table.count("[one](papers/one.md)") == len(rows) and table.count("[one.cifar10](papers/one.md)") == 1

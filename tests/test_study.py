@@ -79,6 +79,15 @@ def test_two_runs_and_a_second_seed(tmp_path):
         ),
         (_claims(mtric="gini"), r"config\.study\.claims\[0\]\.expected\[0\]: Unknown field 'mtric'"),
         ({"claims": [*_claims()["claims"]] * 2}, r"every claim needs a label of its own, got twice: sparser\."),
+        (
+            _claims(
+                metric="neurons:flipped_right:conv4",
+                map="traced",
+                than_run="",
+                than_metric="neurons:flipped_wrong:conv4",
+            ),
+            r"flipped_right:conv4 and neurons:flipped_wrong:conv4 are not of the same units or images",
+        ),
         ({"claims": 5}, r"config\.study\.claims must be a list of claims, got 5"),
         ({"modes": 5}, r"config\.study\.modes must be a list, got 5"),
         ({"claims": [{"label": "a"}]}, r"config\.study\.claims\[0\] needs sentence\."),

@@ -198,6 +198,13 @@ def _claims(labels):
             "Without the units that a wrong prediction is traced to another class is named more often than without as "
             "many random ones.",
             *without_traced("flipped_wrong"),
+            source="ours",
         ),
-        common.claim("traced_at_all_right", "Of right predictions too.", *without_traced("flipped_right")),
+        common.claim(
+            "traced_at_all_right",
+            "Without the units that a right prediction is traced to another class is named more often than without as "
+            "many random ones.",
+            *without_traced("flipped_right"),
+            source="ours",
+        ),
     )

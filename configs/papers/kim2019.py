@@ -153,7 +153,7 @@ def _claims(ladders):
         ),
         common.claim(
             "over_edges",
-            "And more than the edges of the image do, which are there without any network.",
+            "Both maps find more than the edges of the image do, which are there without any network.",
             *(roar(run, map=each, than_map="sobel") for run in ("standard", strongest) for each in MAPS),
             source="ours",
         ),

@@ -168,7 +168,7 @@ def _claims_of(suffix, of, runs):
         )
         yield common.claim(
             f"original_over_floors_{colour}{suffix}",
-            f"Under {colour}, original maps do too{of}.",
+            f"Under {colour}, original maps beat maps that never look at the network{of}.",
             *than({"original": colour}, "floors", "lower", ["original"]),
             source="ours",
         )

@@ -209,7 +209,11 @@ def _claims(settings):
             *than(ROBUST, "standard", "lesion_mass", "best_iou"),
         ),
         common.claim(
-            "over_floors", "And does so better than maps that never look at the network.", *floors, source="ours"
+            "over_floors",
+            "More of a robust network's gradient lies in the lesion, and it outlines the lesion better, than of maps "
+            "that never look at the network.",
+            *floors,
+            source="ours",
         ),
         common.claim(
             "colours",
@@ -225,7 +229,7 @@ def _claims(settings):
         ),
         common.claim(
             "colours_of_standard",
-            "As those of a standard network do already.",
+            "The maps of a standard network follow the variation of colour more than a random map already.",
             *over_random("standard"),
             source="ours",
         ),
@@ -248,7 +252,7 @@ def _claims(settings):
         ),
         common.claim(
             "fine_tuning_coheres",
-            "And more of them lies in the lesion.",
+            "So tuned, more of its maps lies in the lesion.",
             *than("tuned_2", ROBUST, "lesion_mass", "best_iou", maps=("gradient",)),
             source="ours",
         ),
@@ -270,7 +274,8 @@ def _claims(settings):
         ),
         common.claim(
             "first_layers_are_enough",
-            "Then maps are coherent still, and smoother than those of a standard network.",
+            "Tuned so, with robust first layers alone left as they are, maps are coherent still, and smoother than "
+            "those of a standard network.",
             *(
                 each
                 for run in unlearnt
@@ -279,10 +284,12 @@ def _claims(settings):
                     *than(run, "standard", "total_variation", direction="lower", maps=("gradient",)),
                 )
             ),
+            source="ours",
         ),
         common.claim(
             "later_layers_matter",
-            "But less than those of the robust network.",
+            "Tuned so, less of the gradient lies in the lesion than in the robust network, and it outlines the lesion "
+            "less well.",
             *(
                 each
                 for run in unlearnt
@@ -293,8 +300,9 @@ def _claims(settings):
         common.claim("costs_accuracy", "A robust network is less accurate.", accuracy("standard", ROBUST)),
         common.claim(
             "costs_accuracy_at_all_strengths",
-            "It is so with each strength of the attack.",
+            "A robust network is less accurate at each strength of the attack.",
             *(accuracy("standard", f"l2_{epsilon:g}") for epsilon in settings.epsilons),
+            source="ours",
         ),
         common.claim(
             "ladder",

@@ -1,4 +1,4 @@
-"""Cross-entropy on clean images plus a divergence to an adversary: what SCAAT and its control have in common."""
+"""Cross-entropy on clean images plus a divergence to an adversary: what SCAAT and its controls have in common."""
 
 import dataclasses
 
@@ -66,7 +66,7 @@ def adversary_loss(logits_fn: LogitsFn, batch: Batch, spec: DivergenceSpec) -> L
     return lambda images: losses.DIVERGENCES[name](clean, logits_fn(images))
 
 
-def attacked(loss_fn: LossFn, key: Key, batch: Batch, spec: DivergenceSpec, room: Array) -> Batch:
+def attacked(loss_fn: LossFn, key: Key, batch: Batch, room: Array, spec: DivergenceSpec) -> Batch:
     """Adds ``adversarial`` images and ``changeable`` ``[B, H, W]``, where ``room`` lets a pixel change.
 
     room: as in :func:`protection.confined`; bool is all of epsilon or none.

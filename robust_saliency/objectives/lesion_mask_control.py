@@ -34,7 +34,7 @@ def perturb(classifier, variables, key, batch, spec: LesionMaskControl):
     lesion = batch["lesion_mask"] > 0
     changeable = lesion if spec.attacked == "inside" else ~lesion
     loss_fn = adversary_loss(classifier.logits_fn(variables, mode=spec.attack_mode), batch, spec)
-    return attacked(loss_fn, key, batch, spec, room=changeable)
+    return attacked(loss_fn, key, batch, changeable, spec)
 
 
 lesion_mask_control = Objective(perturb, loss, reads=("lesion_mask",))

@@ -26,7 +26,7 @@ def perturb(classifier, variables, key, batch, spec: RandomMaskControl):
     lots = randomness.draw(jax.random.uniform, lots_key, batch["image"].shape[:3])
     changeable = protection.least_salient(lots, spec.quantile)
     loss_fn = adversary_loss(classifier.logits_fn(variables, mode=spec.attack_mode), batch, spec)
-    return attacked(loss_fn, key, batch, spec, room=changeable)
+    return attacked(loss_fn, key, batch, changeable, spec)
 
 
 random_mask_control = Objective(perturb, loss)

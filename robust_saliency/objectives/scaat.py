@@ -89,7 +89,7 @@ def perturb(classifier, variables, key, batch, spec: SCAAT):
         found = step_by_step(loss_fn, logits_fn, room_at, key, images, spec)
         added = {"adversarial": found.images, "changeable": found.room > 0}
         return {**batch, **added} | ({"strength": found.strength} if spec.strength == "until_flip" else {})
-    return attacked(loss_fn, key, batch, spec, room_at(images, 0))
+    return attacked(loss_fn, key, batch, room_at(images, 0), spec)
 
 
 def room(maps, spec: SCAAT):

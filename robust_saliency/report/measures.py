@@ -17,7 +17,7 @@ import numpy as np
 from robust_saliency import records
 from robust_saliency.report import roar_scores
 from robust_saliency.report.load import CONFIDENCE, CORRECT, Column, Run, Study
-from robust_saliency.stated import OF_NEURONS
+from robust_saliency.stated import OF_NEURONS, Expected
 
 ROAR = {"roar": "remove", "kar": "keep"}
 NEURONS = "neurons"
@@ -26,6 +26,8 @@ OF_UNITS = {
     "cs2": "CS2 (classes taken for)",
     "iou": "Best IoU with a concept",
     "consistency": "Consistency of classes",
+    "r1": "r1",
+    "r2": "r2",
 }
 OF_ABLATION = {"lost": "What {}predictions lose", "flipped": "Share of {}predictions that change"}
 
@@ -85,6 +87,12 @@ def title(study: Study, metric: str) -> str:
         return f"{OF_UNITS.get(column, column)} of {place}"
     attack = metric.removeprefix("robust:")
     return f"Accuracy under {attack}" if attack != metric else metric.capitalize()
+
+
+def limits_of_difference(expected: Expected) -> tuple[float, float] | None:
+    """Of outcomes, which are so or not, -1 and 1: a rare one may not have been seen. None for what is measured."""
+    of_outcomes = ("accuracy", "robust:", f"{NEURONS}:flipped")
+    return (-1.0, 1.0) if all(each.startswith(of_outcomes) for each in (expected.metric, expected.other[0])) else None
 
 
 def _column(study: Study, metric: str, method: str) -> Column:

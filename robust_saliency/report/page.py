@@ -61,6 +61,7 @@ def contents(study: Study) -> dict[str, Any]:
         "stated": stated_claims,
         "stated_heads": stated_table.HEADS,
         "stated_terms": terms.of_claims(stated_claims["claims"]) if stated_claims else [],
+        "stated_withdrawn": stated_table.withdrawn(stated_claims) if stated_claims else [],
         "stated_sections": stated_table.sections(stated_claims) if stated_claims else [],
         "leading": answer.leading_method(study),
         "not_learnt": answer.not_learnt(study, comparison),

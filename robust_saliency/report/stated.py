@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from robust_saliency import statistics
-from robust_saliency.report import measures, numbers, stated_correlations
+from robust_saliency.report import measures, stated_correlations
 from robust_saliency.report.load import Study
 from robust_saliency.stated import FLOORS, Claim, Expected
 
@@ -26,8 +26,9 @@ _FLIPS_A_TEST = 1_100
 class Difference:
     """What was measured of ``expected``: both means, and the difference of all seeds and of each.
 
-    finding: shown, opposite, less than stated (where a least difference was), not shown, one seed, too few or not
-    measured. p_value: after Holm's correction over all that is stated. Means are of the images that both have.
+    finding: shown, opposite, less than stated (where a least difference was; it may be of the other sign), not shown,
+    one seed, too few or not measured. p_value: of no difference, or of that which was stated at least, after Holm's
+    correction over all that is stated. Means are of the images that both have.
     """
 
     expected: Expected
@@ -203,7 +204,12 @@ def _paired(study: Study, expected: Expected, read: measures.Reader) -> _Pair:
 
 def _tested(pair: _Pair, num_draws: int) -> tuple[_Pair, float]:
     """With its p-value, not corrected yet."""
-    return pair, statistics.sign_flip_test(pair.differences, pair.groups, num_draws=num_draws, seed=_SEED)
+    by, settings = pair.expected.by, {"num_draws": num_draws, "seed": _SEED}
+    if not by:
+        return pair, statistics.sign_flip_test(pair.differences, pair.groups, **settings)
+    limits = measures.limits_of_difference(pair.expected)
+    shifted = limits and tuple(sorted(pair.sign * limit - by for limit in limits))
+    return pair, statistics.margin_test(pair.differences, pair.groups, limits=shifted, **settings)
 
 
 def _measured(pair: _Pair, p_value: float) -> Difference:
@@ -214,21 +220,21 @@ def _measured(pair: _Pair, p_value: float) -> Difference:
     beyond = statistics.bootstrap_mean(pair.differences, pair.groups, seed=_SEED)
     seeds = [pair.sign * each - expected.by for each in by_seed.values()]
     limits = (beyond.low, beyond.high)
-    than = numbers.plain(pair.sign * expected.by) if expected.by else "zero"
+    than = f"{pair.sign * expected.by:g}" if expected.by else "zero"
     verdict = statistics.difference_counts(seeds, limits, int(beyond.num_groups), p_value, than)
     difference = statistics.bootstrap_mean(plain, pair.groups, seed=_SEED)
-    finding = _finding(verdict, by_seed, difference, pair.sign)
+    finding = _finding(verdict, len(by_seed), expected.by)
     return Difference(expected, *means, difference, by_seed, p_value, finding, verdict.reason)
 
 
-def _finding(verdict: statistics.Verdict, by_seed: dict[int, float], difference: statistics.Estimate, sign: int) -> str:
+def _finding(verdict: statistics.Verdict, num_seeds: int, by: float) -> str:
+    """Below a least difference that was stated says nothing of the other sign."""
     if verdict.finding in ("too few", "not measured"):
         return verdict.finding
-    if len(by_seed) == 1:
+    if num_seeds == 1:
         return "one seed"
     if not verdict.counts:
         return "not shown"
     if verdict.finding == "higher":
         return "shown"
-    is_opposite = max(sign * difference.low, sign * difference.high) < 0
-    return "opposite" if is_opposite else "less than stated"
+    return "less than stated" if by > 0 else "opposite"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robust_saliency import statistics
-from robust_saliency.report import measures, numbers
+from robust_saliency.report import measures
 from robust_saliency.report.load import Study
 from robust_saliency.stated import Correlated
 
@@ -94,7 +94,7 @@ def _beyond(test: Tested, least: float, p_value: float) -> statistics.Verdict:
     sign = 1 if test.expected.direction == "higher" else -1
     low, high = sorted((sign * test.found.low, sign * test.found.high))
     by_seed = [sign * each - least for each in test.found.by_seed]
-    than = numbers.plain(sign * least) if least else "zero"
+    than = f"{sign * least:g}" if least else "zero"
     return statistics.difference_counts(by_seed, (low - least, high - least), test.found.num_groups, p_value, than)
 
 

@@ -30,9 +30,8 @@ def sections(described: Mapping[str, Any]) -> list[Section]:
             claim["label"],
             claim["sentence"],
             claim["verdict"],
-            _origin(claim, described["changed_after"] or {}),
-            # A summary that was written before there were correlations has none.
-            [*map(_row, claim["differences"]), *map(_row_of_correlation, claim.get("correlations", ()))],
+            _origin(claim, described["changed_after"]),
+            [*map(_row, claim["differences"]), *map(_row_of_correlation, claim["correlations"])],
         )
         for claim in described["claims"]
     ]
@@ -40,7 +39,7 @@ def sections(described: Mapping[str, Any]) -> list[Section]:
 
 def markdown(described: Mapping[str, Any]) -> str:
     """One table: a bold row a claim with its verdict, and below it its differences."""
-    lines = [table_line(HEADS), table_line(["---"] * len(HEADS))]
+    lines = [*withdrawn(described), table_line(HEADS), table_line(["---"] * len(HEADS))]
     for section in sections(described):
         lines.append(
             table_line([f"**{_head(section)}: {section.verdict}.** {section.sentence}", *[""] * (len(HEADS) - 1)])
@@ -49,13 +48,24 @@ def markdown(described: Mapping[str, Any]) -> str:
     return numbers.ascii_minus("\n".join(lines)) + "\n"
 
 
+def withdrawn(described: Mapping[str, Any]) -> list[str]:
+    """A sentence for each claim that was taken away after networks had been measured."""
+    labels = {claim["label"] for claim in described["claims"]}
+    taken_away = {label: count for label, count in described["changed_after"].items() if label not in labels}
+    said = [
+        f"A claim {label} was taken away when {count} networks had been measured."
+        for label, count in taken_away.items()
+    ]
+    return [*said, ""] if said else []
+
+
 def _head(section: Section) -> str:
     return f"{section.label} ({section.origin})" if section.origin else section.label
 
 
 def _origin(claim: Mapping[str, Any], changed_after: Mapping[str, int]) -> str:
     since = changed_after.get(claim["label"])
-    parts = ["ours"] if claim.get("source") == "ours" else []
+    parts = ["ours"] if claim["source"] == "ours" else []
     return ", ".join(parts + ([f"since {since} networks were measured"] if since else []))
 
 
@@ -101,7 +111,7 @@ def _words(found: Mapping[str, Any]) -> str:
     other += [f"in {other_run}" if other else other_run] if other_run != run else []
     higher = found["direction"] == "higher"
     said = ("not lower than" if higher else "not higher than") if by < 0 else "above" if higher else "below"
-    least = f" by more than {numbers.plain(-by)}" if by < 0 else f" by at least {numbers.plain(by)}" if by else ""
+    least = f" by more than {-by:g}" if by < 0 else f" by at least {by:g}" if by else ""
     return f"{found['title']}{f' of {method}' if method else ''}: {run} {said} {' '.join(other)}{least}"
 
 

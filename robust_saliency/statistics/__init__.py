@@ -12,6 +12,7 @@ on the order of the rows.
 from robust_saliency.statistics.bootstrap import Estimate, bootstrap_mean, paired_difference
 from robust_saliency.statistics.correlation import Correlation, correlation_of_means
 from robust_saliency.statistics.effect_size import probability_of_superiority, standardised_difference
+from robust_saliency.statistics.margin import margin_test
 from robust_saliency.statistics.matching import CALIPER, Matched, all_correct, confidence_matched
 from robust_saliency.statistics.permutation import holm, sign_flip_test
 from robust_saliency.statistics.shares import share_interval, wilson_interval
@@ -31,6 +32,7 @@ __all__ = [
     "correlation_of_means",
     "difference_counts",
     "holm",
+    "margin_test",
     "paired_difference",
     "probability_of_superiority",
     "share_interval",

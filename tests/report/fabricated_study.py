@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from robust_saliency import records
+from robust_saliency.report import load
+
 CLASSES = ("nevus", "melanoma", "keratosis")
 METHODS = {
     "gradient": {"kind": "magnitude", "description": "absolute gradient of the label's logit, summed over channels"},
@@ -219,3 +222,12 @@ def _write_pictures(path, rng, label, labels, methods, channels, masks, side):
         arrays["map/gradient"][1] = 0.0
         arrays["map/input_x_gradient"][2, 0, 0] = np.nan
     np.savez(path, **arrays)
+
+
+def study_of(directory, claims, kind="expected", **changes):
+    """The study that states ``claims``: by label, what is expected or correlated."""
+    path = write_study(directory, **changes) / "study.json"
+    parts = {"expected": [], "correlated": []}
+    listed = [{"label": label, "sentence": f"{label}!", **parts, kind: claims[label]} for label in claims]
+    records.write_json(path, records.read_json(path) | {"claims": listed})
+    return load.read_study(directory)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from robust_saliency import records, report
 from robust_saliency.report import load, stated, stated_table
-from tests.report import fabricated_study, test_stated
+from tests.report import fabricated_study
 
 RUNS = ("standard", "linf", "l2")
 ROBUST = [0.0, 1.0, 0.9]  # about as their accuracy under linf rises
@@ -29,7 +29,7 @@ CLAIMS = {
 
 
 def study_of(directory, claims, **changes):
-    return test_stated.study_of(directory, claims, "correlated", **changes)
+    return fabricated_study.study_of(directory, claims, "correlated", **changes)
 
 
 @pytest.fixture(scope="module")
