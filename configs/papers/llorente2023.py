@@ -10,6 +10,7 @@ negative (the sign of the gradient), active and inactive (where no other class g
 how many images keep their predicted class as the first pixels of a map are painted black, or white. And what the paper
 leaves open: the same of both networks after adversarial training in linf, which begins with the standard weights. It is
 claimed that all holds of these too, though active and inactive maps did not in docs/results.md (small, Fashion-MNIST).
+docs/papers has results of both data sets.
 
 Theirs: the CNN layer by layer, AdamW, learning rate, weight decay, batch size, pixels in [0, 1] without normalisation
 or augmentation, the last epoch, maps and metric. Ours: all that is adversarial; seeds; a validation set that decides
