@@ -104,7 +104,10 @@ MISTAKES = {
         [CONFIG, "--workdir={new}", "--config.train.epochs", "many"],
         "config.train.epochs must be a whole number, got 'many'.",
     ),
-    "config_size": (["--config=configs/ham10000.py:tiny", "--workdir={new}"], "Unknown size 'tiny'. Choices: full, small"),
+    "config_size": (
+        ["--config=configs/ham10000.py:tiny", "--workdir={new}"],
+        "Unknown size 'tiny'. Choices: full, small",
+    ),
     "attack": (
         [CONFIG, "--workdir={new}", "--mode=train", "--config.objective.name=adversarial",
          "--config.objective.attack.name=pgdd"],
