@@ -54,6 +54,7 @@ class Size(NamedTuple):
     roar_epochs: int  # with 3e-3 from random weights, where the standard network begins with more
     seeds: int
     choices: tuple[str, ...]  # of CHOICES
+    num_test: int = 0  # 0 = the data set's own
 
 
 SIZES = {
@@ -68,7 +69,7 @@ def get_config(size="small"):
     settings = SIZES[size]
     is_small = size == "small" and data_set != "planted_lesions"
     if is_small:
-        settings = settings._replace(choices=FEW, fractions=(0.1, 0.3), roar_epochs=8)
+        settings = settings._replace(choices=FEW, fractions=(0.1, 0.3), roar_epochs=8, num_test=1_000)
     config, setting = data_sets.begin(f"{data_set}:small" if is_small else data_set)
     config.title = f"SCAAT, a reconstruction: {config.title}"
     config.description = "Are maps sparser and more faithful when the adversary leaves alone what they call important?"
@@ -85,6 +86,7 @@ def get_config(size="small"):
 
 def _of_size(config, size, settings):
     config.train.epochs = settings.start_epochs or config.train.epochs
+    config.data.num_test = settings.num_test or config.data.num_test
     if size == "smoke":
         config.data.num_train, config.data.num_validation, config.data.num_test = 64, 32, 32
         config.data.batch_size = config.evaluation.batch_size = 32
