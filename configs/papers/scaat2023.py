@@ -68,9 +68,10 @@ def get_config(size="small"):
     size, data_set = papers.size_and_data(size, "planted_lesions", "fashion_mnist", "cifar10", "ham10000")
     settings = SIZES[size]
     is_small = size == "small" and data_set != "planted_lesions"
-    if is_small:
-        settings = settings._replace(choices=FEW, fractions=(0.1, 0.3), roar_epochs=8, num_test=1_000)
     config, setting = data_sets.begin(f"{data_set}:small" if is_small else data_set)
+    if is_small:
+        settings = settings._replace(epochs=setting.epochs, num_test=1_000)
+        settings = settings._replace(choices=FEW, fractions=(0.1, 0.3), roar_epochs=8)
     config.title = f"SCAAT, a reconstruction: {config.title}"
     config.description = "Are maps sparser and more faithful when the adversary leaves alone what they call important?"
     _of_size(config, size, settings)
