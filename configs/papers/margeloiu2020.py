@@ -1,6 +1,7 @@
 """Margeloiu et al. 2020 (2012.01166): adversarial training and the saliency of skin lesions, claim by claim.
 
     python launch.py --mode=study --config=configs/papers/margeloiu2020.py --workdir=runs/margeloiu2020
+    python launch.py --mode=study --config=configs/papers/margeloiu2020.py:small:seven_classes --workdir=runs/seven
     python launch.py --mode=study --config=configs/papers/margeloiu2020.py:full --workdir=runs/margeloiu2020_full
     python launch.py --mode=study --config=configs/papers/margeloiu2020.py:smoke --workdir=runs/margeloiu2020_smoke
 
@@ -8,7 +9,8 @@ A ResNet-18 tells nevi, melanomas and keratoses of HAM10000 apart, each as often
 ImageNet), then its head alone, then the whole network: on clean images, or against PGD in L2 with their epsilons times
 the side of the image over 224, or in linf. Then the robust network goes on with clean images at a small learning rate,
 the first 1, 2, 3 or 4 of its groups of layers as they are; at thirty times that rate too (`unlearnt_2`, `unlearnt_3`).
-Maps: gradient, integrated gradients, SmoothGrad squared.
+Maps: gradient, integrated gradients, SmoothGrad squared. ':seven_classes': all images, batches balanced by class; fewer
+networks, and of the claims those that they can answer (OF_SEVEN).
 
 Theirs: optimiser, learning rates, patience, plateau, attack, augmentation, which class is explained. Ours: size of
 images and network, pretraining, batch size, fewer epochs in ':small', and every number of a map: the paper has
@@ -40,8 +42,24 @@ class Size(NamedTuple):
     unlearnt: tuple[str, ...]  # and at thirty times the rate
     num_steps: int  # of integrated gradients and SmoothGrad
     seeds: int
+    claims: tuple[str, ...] = ()  # labels; () = all
 
 
+OF_SEVEN = (
+    "sharper",
+    "sharper_linf",
+    "smooth_as_published",
+    "coherent",
+    "over_floors",
+    "colours",
+    "colours_over_random",
+    "colours_of_standard",
+    "fine_tuning_sharpens",
+    "fine_tuning_coheres",
+    "first_layers_1",
+    "costs_accuracy",
+    "tuning_repays",
+)
 SIZES = {
     "smoke": Size("small_cnn", 32, 4, 2, 1, 1, 32, (3,), FIRST[:2], ("2",), 4, 1),
     "small": Size("resnet18", 64, 16, 20, 4, 8, 32, (1, 3, 5), FIRST, ("2", "3"), 24, 3),
@@ -50,12 +68,14 @@ SIZES = {
 
 
 def get_config(size="small"):
-    papers.check_size(size)
+    size, classes = papers.size_and_data(size, "three_classes", "seven_classes")
     settings = SIZES[size]
+    if classes == "seven_classes":
+        settings = _of_seven(settings)
     config = common.default()
     config.title = "Margeloiu et al. 2020: adversarial training and the saliency of skin lesions"
     config.description = "Are the maps of robust networks sharper, and do they show the lesion and its colours?"
-    _data(config.data, settings, size)
+    _data(config.data, settings, classes)
     config.model.update(name=settings.network, width=settings.width, stem="imagenet", **IMAGENET)
     config.evaluation.step = "best"  # of the validation loss that patience watches
     _evaluation(config.evaluation, settings)
@@ -83,21 +103,32 @@ def get_config(size="small"):
           for first in settings.unlearnt),
     )  # fmt: skip
     config.study.seeds = settings.seeds
-    config.study.claims = _claims(settings)
+    config.study.claims = tuple(
+        each for each in _claims(settings) if not settings.claims or each.label in settings.claims
+    )
     return config
 
 
-def _data(data, settings, size):
+def _of_seven(settings):
+    # An epoch, balanced, has 20,000 images: nine times as many as of three classes.
+    epochs = {name: max(1, getattr(settings, name) // 9) for name in ("epochs", "head_epochs", "tuning_epochs")}
+    return settings._replace(**epochs, epsilons=(3,), first=("2",), unlearnt=(), claims=OF_SEVEN)
+
+
+def _data(data, settings, classes):
     data.batch_size = settings.batch_size
-    if size == "smoke":
+    if classes == "planted_lesions":
         data.num_train, data.num_validation, data.num_test = 96, 32, 48
     else:
         data.name = "ham10000"
         data.image_size = settings.side
         data.mask_field, data.group_field = "mask", "lesion_id"
+        data.validation_fraction = 0.15
+    if classes == "three_classes":
         data.classes = ("nv", "mel", "bkl")
         data.equal_classes = ("train", "validation", "test")
-        data.validation_fraction = 0.15
+    if classes == "seven_classes":
+        data.class_balanced = True
     data.augment.update(flip=True, vertical_flip=True, rotate=True, rotation=50.0)
     data.augment.update(colour=True, brightness=0.2, contrast=0.2, saturation=0.2)
 
@@ -111,7 +142,7 @@ def _pretrained(settings, size):
     images = {"augment": {"crop_padding": 4, "vertical_flip": False, "rotate": False, "rotation": 0.0}}
     if size != "smoke":
         images |= {"name": "cifar10", "mask_field": "", "group_field": "", "classes": (), "equal_classes": ()}
-        images |= {"validation_fraction": 0.04, "batch_size": 128}
+        images |= {"class_balanced": False, "validation_fraction": 0.04, "batch_size": 128}
     images |= {"num_train": 20_000} if size == "small" else {}
     epochs = {"smoke": 1, "small": 6, "full": 60}[size]
     return common.start(
