@@ -16,7 +16,8 @@ def study_neurons(plain: Mapping, workdir: str) -> str:
     again. Writes ``workdir/neurons/``: neurons.json (which runs) and neurons.html (a table of them, with their pages).
     """
     with workdirs.Workdir(workdir, create=False):
-        runs = [_against_those_that_are_there(run, workdir) for run in study_runs.finished(plain, workdir)]
+        runs, failed = study_runs.finished(plain, workdir), _failed(workdir)
+        runs = [_against_those_that_are_there(run, failed) for run in runs]
         study_runs.common(runs, "neurons", ignore=("batch_size",))
         kept: dict[str, dict] = {}  # adversarial images of an ensemble, of which the runs of a seed are shown the same
         for number, run in enumerate(runs, start=1):
@@ -33,14 +34,18 @@ def study_neurons(plain: Mapping, workdir: str) -> str:
         return str(report_lib.study_neurons_page(workdir))
 
 
-def _against_those_that_are_there(run: study_runs.Run, workdir: str) -> study_runs.Run:
+def _failed(workdir: str) -> set[str]:
+    """Folders of the runs whose training failed."""
+    failed = records.read_json(os.path.join(workdir, "study.json")).get("failed", [])
+    return {os.path.normpath(os.path.join(workdir, each["dir"])) for each in failed}
+
+
+def _against_those_that_are_there(run: study_runs.Run, failed: set[str]) -> study_runs.Run:
     """Without those of its ensemble whose training failed; ValueError where that leaves none."""
     whole = run.experiment.neurons.ensemble
     if not whole:
         return run
-    failed = records.read_json(os.path.join(workdir, "study.json")).get("failed", [])
-    absent = {os.path.normpath(os.path.join(workdir, each["dir"])) for each in failed}
-    there = tuple(place for place in whole if os.path.normpath(os.path.join(run.place, place)) not in absent)
+    there = tuple(place for place in whole if os.path.normpath(os.path.join(run.place, place)) not in failed)
     if there == whole:
         return run
     if not there:

@@ -358,6 +358,7 @@ def test_of_a_study_every_run_once_and_one_table_of_all(tmp_path, monkeypatch, c
         experiment = tiny.experiment(neurons=SETTINGS)
         about = {"label": label, "seed": 0, "dir": f"seed0/{label}"}
         runs.append(study_runs.Run(label, about, experiment, str(place), planted()))
+    records.write_json(tmp_path / "study.json", {"runs": [run.about for run in runs]})
     monkeypatch.setattr(study_neurons.study_runs, "finished", lambda plain, workdir: runs)
     page = pathlib.Path(study_neurons.study_neurons({"title": "Two"}, str(tmp_path)))
     found = Parser(page.read_text())

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import optimize
 
 from robust_saliency.statistics.groups import Seed, group_sums, rows
+from robust_saliency.statistics.permutation import ENOUGH_HITS
 
-_ENOUGH_HITS = 400
 _DRAWS_AT_ONCE = 10_000
 
 
@@ -49,7 +49,7 @@ def margin_test(
     weights = _tilted(atoms, counts)
     least = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
     generator, hits, drawn = np.random.default_rng(seed), 0, 0
-    while drawn < num_draws and hits < _ENOUGH_HITS:
+    while drawn < num_draws and hits < ENOUGH_HITS:
         block = min(_DRAWS_AT_ONCE, num_draws - drawn)
         hits += int((generator.multinomial(len(sums), weights, size=block) @ atoms >= least).sum())
         drawn += block

@@ -7,7 +7,7 @@ import numpy as np
 
 from robust_saliency.statistics.groups import Seed, all_signs, group_sums, random_signs, rows
 
-_ENOUGH_HITS = 400
+ENOUGH_HITS = 400
 
 
 def sign_flip_test(differences: Any, groups: Any = None, *, num_draws: int = 10_000, seed: Seed) -> Any:
@@ -28,7 +28,7 @@ def sign_flip_test(differences: Any, groups: Any = None, *, num_draws: int = 10_
         observed = np.abs(sums.sum(0)) - 1e-9 * np.abs(sums).sum(0)
         exact = size < 63 and 2**size <= num_draws
         signs = all_signs(size) if exact else random_signs(size, num_draws, seed)
-        hits, drawn = _count_hits(signs, sums, observed, np.inf if exact else _ENOUGH_HITS)
+        hits, drawn = _count_hits(signs, sums, observed, np.inf if exact else ENOUGH_HITS)
         p_values[members] = hits / drawn if exact else (1 + hits) / (1 + drawn)
     return p_values.item() if values.ndim == 1 else p_values
 
