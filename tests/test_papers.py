@@ -7,9 +7,10 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import configs.papers
-from robust_saliency import config, config_file, records, report, study_claims
+from robust_saliency import config, config_file, data, records, report, study, study_claims
 from robust_saliency.report import stated_table
 from tests import tiny
 
@@ -158,6 +159,35 @@ def test_a_page_elsewhere_is_refused_and_left_as_it_is(fill, tmp_path, monkeypat
 def test_a_size_or_data_set_that_is_not_there(words, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         configs.papers.size_and_data(words, "cifar10", "fashion_mnist")
+
+
+def test_of_originals_in_a_folder_nothing_is_claimed_within_a_mask(tmp_path):
+    """Three of their classes, at the paper's size and with its epsilon; the weights are of another data set."""
+    for name in ("bkl", "df", "mel", "nv"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            Image.new("RGB", (30, 20), (40 * number, 60, 80)).save(tmp_path / name / f"{number}.png")
+    settings = plain("margeloiu2020", "small:folder")
+    settings["data"]["data_dir"] = str(tmp_path)
+    runs = {label: run for (label, seed, *_), run in study.parse(settings) if seed == 0}
+    loaded = data.load(runs["l2_3"].data)
+    assert (loaded.image_shape, tuple(loaded.class_names)) == ((224, 224, 3), ("nv", "mel", "bkl"))
+    assert runs["l2_3"].plain["objective"]["attack"]["epsilon"] == 3.0
+    assert (runs["pretrained"].data.name, runs["pretrained"].data.data_dir) == ("cifar10", "")
+    measured_in_masks = {name for name, metric in settings["evaluation"]["metrics"].items() if metric.get("mask")}
+    claimed = {expected["metric"] for claim in study_claims.parse(settings) for expected in claim["expected"]}
+    assert measured_in_masks and claimed and not claimed & measured_in_masks
+
+
+def test_of_seven_classes_every_claim_is_one_of_three_classes_too():
+    seven, three = (
+        {claim["label"]: claim for claim in study_claims.parse(plain("margeloiu2020", f"small{words}"))}
+        for words in (":seven_classes", "")
+    )
+    assert seven and seven == {label: three[label] for label in seven}
+    settings = plain("margeloiu2020", "small:seven_classes")
+    assert settings["data"]["class_balanced"] and not settings["data"]["classes"]
+    assert not settings["study"]["runs"][0]["overrides"]["data"]["class_balanced"]
 
 
 def test_the_hollow_mark_of_a_figure_stands_where_the_claim_begins(draw):

@@ -9,13 +9,15 @@ A ResNet-18 tells nevi, melanomas and keratoses of HAM10000 apart, each as often
 ImageNet), then its head alone, then the whole network: on clean images, or against PGD in L2 with their epsilons times
 the side of the image over 224, or in linf. Then the robust network goes on with clean images at a small learning rate,
 the first 1, 2, 3 or 4 of its groups of layers as they are; at thirty times that rate too (`unlearnt_2`, `unlearnt_3`).
-Maps: gradient, integrated gradients, SmoothGrad squared. ':seven_classes': all images, batches balanced by class; fewer
-networks, and of the claims those that they can answer (OF_SEVEN).
+Maps: gradient, integrated gradients, SmoothGrad squared. ':small:seven_classes': all images, batches balanced by class;
+fewer networks, and of the claims those that they can answer. ':full:folder' (or small) with --config.data.data_dir=DIR:
+the originals in 224 pixels, DIR/nv/*.jpg and so on. A folder has no masks and no lesions: no claim of what lies within,
+and photographs of one lesion can be in two splits.
 
 Theirs: optimiser, learning rates, patience, plateau, attack, augmentation, which class is explained. Ours: size of
 images and network, pretraining, batch size, fewer epochs in ':small', and every number of a map: the paper has
-pictures. ':smoke' is drawn. 224 pixels, with a folder or TFDS data of the originals: --config.data.image_size=224 and
---config.data.data_dir; ImageNet weights: examples/pretrained.py and --config.study.runs[0].... docs/papers has results.
+pictures. ':smoke' is drawn. ImageNet weights: examples/pretrained.py and --config.study.runs[0].... docs/papers has
+results.
 """
 
 import itertools
@@ -45,6 +47,17 @@ class Size(NamedTuple):
     claims: tuple[str, ...] = ()  # labels; () = all
 
 
+WITHOUT_MASKS = (
+    "sharper",
+    "sharper_linf",
+    "smooth_as_published",
+    "fine_tuning_sharpens",
+    "first_layers_alone_at_a_high_rate",
+    "costs_accuracy",
+    "costs_accuracy_at_all_strengths",
+    "ladder",
+    "tuning_repays",
+)
 OF_SEVEN = (
     "sharper",
     "sharper_linf",
@@ -68,14 +81,16 @@ SIZES = {
 
 
 def get_config(size="small"):
-    size, classes = papers.size_and_data(size, "three_classes", "seven_classes")
+    size, images = papers.size_and_data(size, "three_classes", "seven_classes", "folder")
     settings = SIZES[size]
-    if classes == "seven_classes":
+    if images == "seven_classes":
         settings = _of_seven(settings)
+    if images == "folder":
+        settings = settings._replace(side=224, claims=WITHOUT_MASKS)
     config = common.default()
     config.title = "Margeloiu et al. 2020: adversarial training and the saliency of skin lesions"
     config.description = "Are the maps of robust networks sharper, and do they show the lesion and its colours?"
-    _data(config.data, settings, classes)
+    _data(config.data, settings, images)
     config.model.update(name=settings.network, width=settings.width, stem="imagenet", **IMAGENET)
     config.evaluation.step = "best"  # of the validation loss that patience watches
     _evaluation(config.evaluation, settings)
@@ -88,7 +103,7 @@ def get_config(size="small"):
     }
     linf = {"norm": "linf", "epsilon": 2 / 255, "num_steps": 7, "keep_best": True}
     config.study.runs = (
-        _pretrained(settings, size),
+        _pretrained(settings, size, images),
         common.start("head", "Its head, trained alone.", **_clean(1e-3, settings.head_epochs, "^params/logits"),
                      init_from={"workdir": "../pretrained", "exclude": "logits"}),
         _run("standard", "The whole network on clean images.", "head", _clean(3e-4, settings.epochs)),
@@ -115,19 +130,21 @@ def _of_seven(settings):
     return settings._replace(**epochs, epsilons=(3,), first=("2",), unlearnt=(), claims=OF_SEVEN)
 
 
-def _data(data, settings, classes):
+def _data(data, settings, images):
     data.batch_size = settings.batch_size
-    if classes == "planted_lesions":
+    if images == "planted_lesions":
         data.num_train, data.num_validation, data.num_test = 96, 32, 48
     else:
         data.name = "ham10000"
         data.image_size = settings.side
         data.mask_field, data.group_field = "mask", "lesion_id"
         data.validation_fraction = 0.15
-    if classes == "three_classes":
+    if images == "folder":
+        data.name, data.mask_field, data.group_field = "folder", "", ""
+    if images in ("three_classes", "folder"):
         data.classes = ("nv", "mel", "bkl")
         data.equal_classes = ("train", "validation", "test")
-    if classes == "seven_classes":
+    if images == "seven_classes":
         data.class_balanced = True
     data.augment.update(flip=True, vertical_flip=True, rotate=True, rotation=50.0)
     data.augment.update(colour=True, brightness=0.2, contrast=0.2, saturation=0.2)
@@ -137,18 +154,19 @@ def _l2(settings, epsilon):
     return regimes.margeloiu_attack(epsilon * settings.side / 224)
 
 
-def _pretrained(settings, size):
+def _pretrained(settings, size, images):
     """Theirs was of ImageNet. Drawn lesions in the smoke test, so that it needs no download."""
-    images = {"augment": {"crop_padding": 4, "vertical_flip": False, "rotate": False, "rotation": 0.0}}
+    data = {"augment": {"crop_padding": 4, "vertical_flip": False, "rotate": False, "rotation": 0.0}}
     if size != "smoke":
-        images |= {"name": "cifar10", "mask_field": "", "group_field": "", "classes": (), "equal_classes": ()}
-        images |= {"class_balanced": False, "validation_fraction": 0.04, "batch_size": 128}
-    images |= {"num_train": 20_000} if size == "small" else {}
+        data |= {"name": "cifar10", "mask_field": "", "group_field": "", "classes": (), "equal_classes": ()}
+        data |= {"class_balanced": False, "validation_fraction": 0.04, "batch_size": 128}
+    data |= {"num_train": 20_000} if size == "small" else {}
+    data |= {"data_dir": ""} if images == "folder" else {}
     epochs = {"smoke": 1, "small": 6, "full": 60}[size]
     return common.start(
         "pretrained",
         "From random weights, on CIFAR-10.",
-        data=images,
+        data=data,
         optimizer={"schedule": "one_cycle", "learning_rate": 3e-3},
         train={"epochs": epochs, "validate_every": 1, "checkpoint_every": 1},
     )
