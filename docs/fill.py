@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
-from robust_saliency.report import load, numbers, stated, stated_table  # noqa: E402
+from robust_saliency.report import load, numbers, stated_plain, stated_table  # noqa: E402
 from robust_saliency.report.answer import leading_method  # noqa: E402
 from robust_saliency.report.compare import compare  # noqa: E402
 from robust_saliency.report.markdown_tables import table_line  # noqa: E402
@@ -64,7 +64,7 @@ def summarised(directory: str | os.PathLike) -> dict:
         for label in study.labels
     }
     titles = {name: about["title"] for name, about in study.first.summary["metrics"].items()}
-    return stated.described(study) | {"means": means, "metrics": titles}
+    return stated_plain.described(study) | {"means": means, "metrics": titles}
 
 
 def _rounded(value: float) -> float | None:

@@ -19,7 +19,7 @@ from robust_saliency.report import (
     provenance,
     randomisation,
     same_images,
-    stated,
+    stated_plain,
     stated_table,
     tables,
     terms,
@@ -48,7 +48,7 @@ def contents(study: Study) -> dict[str, Any]:
     by_class = class_comparisons(study)
     several = study.reference is not None
     by_images = same_images.comparisons(study, comparison) if several else None
-    stated_claims = stated.described(study) if study.claims else None
+    stated_claims = stated_plain.described(study) if study.claims else None
     return {
         "study": study,
         "summary": study.first.summary,

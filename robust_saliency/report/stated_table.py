@@ -24,7 +24,7 @@ class Section(NamedTuple):
 
 
 def sections(described: Mapping[str, Any]) -> list[Section]:
-    """Of what :func:`robust_saliency.report.stated.described` found."""
+    """Of what :func:`robust_saliency.report.stated_plain.described` found."""
     return [
         Section(
             claim["label"],

@@ -28,7 +28,7 @@ DEFINITIONS = {
 
 
 def of_claims(claims: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Title and definition of all that ``claims`` (as :func:`stated.described` lists them) are of and that has one."""
+    """Title and definition of all that ``claims``, as in claims.json, are of and that has one."""
     parts = [each for claim in claims for each in (*claim["differences"], *claim["correlations"])]
     names = {each[field] for each in parts for field in ("metric", "than_metric") if each.get(field)}
     words = {name.split(":")[1].split("_")[0] if name.startswith(f"{NEURONS}:") else name for name in names}

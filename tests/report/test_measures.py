@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robust_saliency import records
-from robust_saliency.report import load, measures, stated, stated_table
+from robust_saliency.report import load, measures, stated, stated_plain, stated_table
 from tests.report import fabricated_study
 
 NUM, UNITS = 90, 24
@@ -75,7 +75,7 @@ def test_what_no_mode_has_measured_yet_is_not_measured(directory):
     found, verdicts = differences(directory)
     assert {each.finding for each in found} == {"not measured"} and set(verdicts) == {"not measured"}
     assert all(math.isnan(each.mean) and math.isnan(each.p_value) for each in found)
-    described = stated.described(load.read_study(directory))
+    described = stated_plain.described(load.read_study(directory))
     assert described["claims"][0]["differences"][0]["difference"] is None
 
 
@@ -140,7 +140,7 @@ def test_right_and_wrong_predictions_can_be_asked_apart(directory):
     found, verdicts = differences(directory)
     assert verdicts == ["holds", "does not hold", "holds"]
     assert [each.mean for each in found] == [0.5, 0.0, 1.0]
-    text = stated_table.markdown(stated.described(load.read_study(directory)))
+    text = stated_table.markdown(stated_plain.described(load.read_study(directory)))
     assert "Share of wrong predictions that change without units of conv4 of traced: linf above that of random" in text
 
 
@@ -155,7 +155,7 @@ def test_two_metrics_of_the_same_units_can_be_compared(directory):
         records.write_csv(units, table | {"cs2": table["cs1"] - 0.25})
     [found], verdicts = differences(directory)
     assert verdicts == ["holds"] and found.difference.mean == pytest.approx(0.25)
-    text = stated_table.markdown(stated.described(load.read_study(directory)))
+    text = stated_table.markdown(stated_plain.described(load.read_study(directory)))
     assert "CS1 (classes shown) of conv4's units: linf above CS2 (classes taken for) of conv4's units" in text
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robust_saliency import records, report
-from robust_saliency.report import load, stated, stated_table, terms
+from robust_saliency.report import load, stated, stated_plain, stated_table, terms
 from tests.report import fabricated_study
 
 
@@ -134,7 +134,7 @@ def test_where_a_least_difference_was_stated_the_reason_names_it_and_not_zero(di
     [judged] = stated.judged(load.read_study(tmp_path / "study"))
     assert judged.differences[0].reason.startswith(f"all 3 seeds agree and the interval excludes {said},")
     assert judged.differences[0].finding == {"lower": "opposite", "higher": "less than stated"}[direction]
-    exported = json.loads(json.dumps(stated.described(load.read_study(tmp_path / "study"))))
+    exported = json.loads(json.dumps(stated_plain.described(load.read_study(tmp_path / "study"))))
     assert said in exported["claims"][0]["differences"][0]["reason"]
 
 
@@ -186,7 +186,7 @@ def test_a_claim_of_ours_is_told_from_one_of_the_paper(tmp_path):
     path = tmp_path / "study" / "study.json"
     about = records.read_json(path)
     records.write_json(path, about | {"claims": [about["claims"][0] | {"source": "ours"}], "claims_changed_after": 3})
-    text = stated_table.markdown(stated.described(load.read_study(tmp_path / "study")))
+    text = stated_table.markdown(stated_plain.described(load.read_study(tmp_path / "study")))
     assert "| **sparser (ours, since 3 networks were measured): holds.** sparser! |" in text
     records.write_json(path, about | {"claims": [about["claims"][0] | {"source": "theirs"}]})
     with pytest.raises(ValueError, match="source must be one of paper, ours, got 'theirs'"):
@@ -220,7 +220,7 @@ def test_the_page_and_the_file_beside_it_say_the_same(study, found):
 
 
 def test_the_table_in_words(study):
-    lines = stated_table.markdown(stated.described(study)).splitlines()
+    lines = stated_table.markdown(stated_plain.described(study)).splitlines()
     assert "| **sparser: holds.** sparser! |  |  |  |  |  |  |" in lines
     said = [line.split(" | ")[0].removeprefix("| ") for line in lines]
     assert "Gini of gradient: linf above standard" in said
