@@ -19,6 +19,7 @@ def l2_scale(delta: Array, room: Array, epsilon: Array) -> Array:
 
     In t = s^2 the sum is concave, increasing and piecewise linear, so Newton's method from the left rises to the root
     without overshooting: feasible after any number of steps, exact once the set of clipped pixels stands still.
+    Squares of a room below 1e-19 underflow, so that it would cost nothing: without a budget s is 0 all the same.
     """
     square, limit, budget = delta**2, room**2, epsilon**2
 
@@ -29,7 +30,8 @@ def l2_scale(delta: Array, room: Array, epsilon: Array) -> Array:
         root = jnp.where(slope > 0, (budget - spent) / jnp.where(slope > 0, slope, 1), 1)
         return jnp.clip(root, t, 1)
 
-    return jnp.sqrt(jax.lax.fori_loop(0, _L2_STEPS, newton, jnp.zeros_like(total(square))))
+    scale = jnp.sqrt(jax.lax.fori_loop(0, _L2_STEPS, newton, jnp.zeros_like(total(square))))
+    return jnp.where(budget == 0, 0, scale)
 
 
 def l1_threshold(delta: Array, room: Array, epsilon: Array) -> Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robust_saliency import threat
@@ -35,6 +35,7 @@ def test_linf_is_pixel_by_pixel(origin, delta, epsilon):
 
 @settings(deadline=None, max_examples=50)
 @given(pixels, spread)
+@example(np.full(SHAPE, 1e-30, np.float32), np.full(SHAPE, -1, np.float32))  # its square is zero
 def test_epsilon_zero_gives_the_origin_bitwise(origin, delta):
     for norm in ("l2", "linf"):
         for projection in threat.PROJECTIONS:
