@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import configs.papers
@@ -36,8 +37,13 @@ def fill():
 
 
 @pytest.fixture(scope="module")
-def draw():
-    return of_docs("draw")
+def draw_maps():
+    return of_docs("draw_maps")
+
+
+@pytest.fixture(scope="module")
+def draw_claims():
+    return of_docs("draw_claims")
 
 
 def test_there_are_papers():
@@ -99,7 +105,7 @@ def _matched(found, claim):
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_path, fill, draw):
+def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_path, fill, draw_maps, draw_claims):
     file = f"--config={tiny.ROOT}/configs/papers/{paper}.py:smoke"
     command = tiny.launch("--mode=study", file, f"--workdir={tmp_path / 'study'}", cwd=tmp_path)
     _, err = command.communicate(timeout=900)
@@ -124,9 +130,9 @@ def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_pat
     table = stated_table.markdown(summary)
     assert all(claim["label"] in table for claim in summary["claims"])
     labels = [claim["label"] for claim in summary["claims"] if claim["differences"]]
-    assert len(draw.of_claims(summary, labels).axes) == len(labels)
+    assert len(draw_claims.of_claims(summary, labels).axes) == len(labels)
     runs = {run.label: run.label for run in read.runs}
-    shown = draw.of_maps(tmp_path / "study", next(iter(settings["evaluation"]["maps"])), runs, with_images=True)
+    shown = draw_maps.of_maps(tmp_path / "study", next(iter(settings["evaluation"]["maps"])), runs, with_images=True)
     assert len(shown.axes) == (1 + len(runs)) * settings["evaluation"]["num_pictures"]
     before = (tmp_path / "study" / "report" / "claims.json").read_bytes()
     page = report.report(tmp_path / "study")
@@ -190,12 +196,12 @@ def test_of_seven_classes_every_claim_is_one_of_three_classes_too():
     assert not settings["study"]["runs"][0]["overrides"]["data"]["class_balanced"]
 
 
-def test_the_hollow_mark_of_a_figure_stands_where_the_claim_begins(draw):
+def test_the_hollow_mark_of_a_figure_stands_where_the_claim_begins(draw_claims):
     """By how much a difference was claimed at least: beside the other mean, upwards or downwards."""
     each = {"finding": "shown", "mean": 0.9, "other_mean": 0.5, "low": 0.3, "high": 0.5, "by_seed": {"0": 0.4}}
     for direction, least in (("higher", 0.6), ("lower", 0.4)):
-        panel = draw._empty(2, 2).subplots()
-        draw._draw(panel, 0, {**each, "direction": direction, "by": 0.1})
+        panel = Figure().subplots()
+        draw_claims._draw(panel, 0, {**each, "direction": direction, "by": 0.1})
         hollow = [line for line in panel.lines if line.get_markerfacecolor() == "white"]
         assert [float(np.ravel(line.get_xdata())[0]) for line in hollow] == [pytest.approx(least)]
         assert [list(line.get_xdata()) for line in panel.lines if line.get_alpha()] == [pytest.approx([0.8, 1.0])]

@@ -1,11 +1,8 @@
-"""The figure of a paper's page: maps of several networks side by side, or the differences of some claims.
+"""The figure of a paper's page: the differences of some claims.
 
-    python docs/draw.py --page=docs/papers/scaat2023.md --study=runs/scaat2023 --map=gradient \\
-        --runs="standard=Clean images,scaat=SCAAT" --image
-    python docs/draw.py --page=docs/papers/kim2019.md --claims=score_follows_gradient,accuracy_falls
+    python docs/draw_claims.py --page=docs/papers/kim2019.md --claims=score_follows_gradient,accuracy_falls
 
-The first reads the pictures of the first seed; photographs, whose licence may not be ours, only with --image.
-The second reads the summary beside the page. Both write a PNG beside the page.
+Reads the summary beside the page. Writes a PNG beside the page.
 """
 
 import argparse
@@ -14,15 +11,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from robust_saliency import checks, records
-from robust_saliency.report import colours, figures, load, stated_table
-from robust_saliency.report.pictures import colour_limit
+from robust_saliency.report import figures, stated_table
 
 GREY = "#8a8f96"
 FOUND = {"shown": "#0072b2", "opposite": "#d55e00", "less than stated": "#009e73"}
@@ -32,24 +26,12 @@ FOUND |= dict.fromkeys(("not shown", "too few", "one seed", "not measured"), GRE
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--page", required=True, help="a Markdown file: where the picture goes")
-    parser.add_argument("--study", help="folder of a study, for its maps")
-    parser.add_argument("--map", default="gradient")
-    parser.add_argument("--runs", help="label=words,label=words: a row each")
-    parser.add_argument("--image", action="store_true", help="show the images too")
-    parser.add_argument("--claims", help="labels of claims, for their differences")
+    parser.add_argument("--claims", required=True, help="labels of claims")
     parser.add_argument("--one-axis", action="store_true", help="all claims on one axis, where they are of one measure")
     words = parser.parse_args()
-    if bool(words.study and words.runs) == bool(words.claims):
-        parser.error("Either --study and --runs, or --claims.")
-    if words.one_axis and not words.claims:
-        parser.error("--one-axis goes with --claims.")
     page = Path(words.page)
     try:
-        if words.claims:
-            summary = _summary(page.with_suffix(".json"))
-            figure = of_claims(summary, words.claims.split(","), words.one_axis)
-        else:
-            figure = of_maps(words.study, words.map, _pairs(words.runs), words.image)
+        figure = of_claims(_summary(page.with_suffix(".json")), words.claims.split(","), words.one_axis)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     records.write_atomic(page.with_suffix(".png"), figures.png(figure))
@@ -59,36 +41,6 @@ def _summary(path: Path) -> dict:
     if not path.is_file():
         raise ValueError(f"There is no {path}: docs/fill.py --study=... --page=... writes it.")
     return json.loads(path.read_text())
-
-
-def of_maps(directory: str, method: str, runs: dict[str, str], with_images: bool) -> Figure:
-    """A column an image, a row a run; each map in its own colours. ValueError where the study has no such picture."""
-    study = load.read_study(directory)
-    shown = {label: _pictures(study, label, method) for label in runs}
-    first = next(iter(shown.values()))
-    rows = [("Image", first["image"])] if with_images else []
-    rows += [(words, _coloured(shown[label][f"map/{method}"])) for label, words in runs.items()]
-    count = len(first["image"])
-    figure = _empty(1.25 * count + 1.3, 1.25 * len(rows) + 0.5)
-    panels = figure.subplots(len(rows), count, squeeze=False)
-    for panel, label in zip(panels[0], first["label"], strict=True):
-        panel.set_title(textwrap.fill(study.class_name(label), 18), fontsize=8)
-    outline = "; the white line: the true outline of the lesion" if "lesion_mask" in first else ""
-    figure.supxlabel(f"The brighter a pixel, the more the {method} map says it weighs{outline}.", fontsize=8)
-    for line, (words, pictures) in zip(panels, rows, strict=True):
-        line[0].set_ylabel(textwrap.fill(words, 16), fontsize=9, rotation=0, ha="right", va="center")
-        for at, panel in enumerate(line):
-            panel.set(xticks=[], yticks=[])
-            # One channel is grey, three are colours; pixels as they are, since smoothed noise is a file of a megabyte.
-            panel.imshow(pictures[at].squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            if "lesion_mask" in first:
-                panel.contour(first["lesion_mask"][at] > 0, [0.5], colors="white", linewidths=0.8)
-    return figure
-
-
-def _coloured(maps: np.ndarray) -> list[np.ndarray]:
-    table = colours.colour_table("magnitude")
-    return [table[colours.levels(values, colour_limit([values]), "magnitude")] for values in maps]
 
 
 def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figure:
@@ -110,7 +62,7 @@ def of_claims(summary: dict, labels: list[str], one_axis: bool = False) -> Figur
         for label in labels
     }
     heights = [2 * len(lines[label]) + len(heads[label]) + 3 for label in labels]
-    figure = _empty(10, 0.16 * sum(heights) + 0.5)
+    figure = Figure(figsize=(10, 0.16 * sum(heights) + 0.5), layout="constrained")
     panels = figure.subplots(len(labels), 1, squeeze=False, sharex=one_axis, height_ratios=heights)[:, 0]
     for label, panel in zip(labels, panels, strict=True):
         panel.set_title("\n".join(heads[label]), loc="left", fontsize=9)
@@ -164,26 +116,6 @@ def _measured(differences: list[dict]) -> str:
     both = "above: filled to the right of hollow; below: to the left"
     side = sides[min(directions)] if len(directions) == 1 else both
     return "; ".join([*(titles if len(titles) == 1 else ()), side])
-
-
-def _pictures(study: load.Study, label: str, method: str) -> dict[str, np.ndarray]:
-    if label not in study.labels:
-        raise ValueError(f"The study has no run {label!r}, only {', '.join(study.labels)}.")
-    arrays = study.of(label)[0].pictures
-    if arrays is None or f"map/{method}" not in arrays:
-        raise ValueError(f"{label} has no pictures of the map {method!r}.")
-    return arrays
-
-
-def _pairs(words: str) -> dict[str, str]:
-    pairs = [word.partition("=") for word in words.split(",")]
-    return {label: title or label for label, _, title in pairs}
-
-
-def _empty(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 if __name__ == "__main__":
