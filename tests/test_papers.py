@@ -37,6 +37,11 @@ def fill():
 
 
 @pytest.fixture(scope="module")
+def ask():
+    return of_docs("ask")
+
+
+@pytest.fixture(scope="module")
 def draw_maps():
     return of_docs("draw_maps")
 
@@ -105,7 +110,7 @@ def _matched(found, claim):
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_path, fill, draw_maps, draw_claims):
+def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_path, fill, ask, draw_maps, draw_claims):
     file = f"--config={tiny.ROOT}/configs/papers/{paper}.py:smoke"
     command = tiny.launch("--mode=study", file, f"--workdir={tmp_path / 'study'}", cwd=tmp_path)
     _, err = command.communicate(timeout=900)
@@ -134,9 +139,26 @@ def test_the_smoke_of_a_paper_trains_attacks_explains_and_reports(paper, tmp_pat
     runs = {run.label: run.label for run in read.runs}
     shown = draw_maps.of_maps(tmp_path / "study", next(iter(settings["evaluation"]["maps"])), runs, with_images=True)
     assert len(shown.axes) == (1 + len(runs)) * settings["evaluation"]["num_pictures"]
+    _what_is_asked_is_measured_as_what_is_claimed(ask, tmp_path / "study", summary)
     before = (tmp_path / "study" / "report" / "claims.json").read_bytes()
     page = report.report(tmp_path / "study")
     assert (tmp_path / "study" / "report" / "claims.json").read_bytes() == before and page.exists()
+
+
+def _what_is_asked_is_measured_as_what_is_claimed(ask, study, summary):
+    """Of the first difference between two runs the same means and interval, and of what is not there a sentence."""
+    differences = (each for claim in summary["claims"] for each in claim["differences"])
+    claimed = next(each for each in differences if each["than_run"] and not each["than_metric"])
+    names = {"metric": "metric", "run": "runs", "map": "maps", "than_run": "than_run", "than_map": "than_map"}
+    words = {name: claimed[field] for field, name in names.items()}
+    found = ask.asked(str(study), **words)[0]
+    measured = (found.mean, found.other_mean, found.difference.mean, found.difference.low, found.difference.high)
+    stated = [claimed[name] for name in ("mean", "other_mean", "difference", "low", "high")]
+    assert stated == [pytest.approx(value, rel=1e-4, abs=1e-6) if np.isfinite(value) else None for value in measured]
+    assert ask.line(found).startswith(f"{claimed['metric']}: {claimed['run']}")
+    for wrong, message in (({"runs": "standart"}, "Unknown run"), ({"metric": "ginni"}, "Unknown metric")):
+        with pytest.raises(ValueError, match=message):
+            ask.asked(str(study), **words | wrong)
 
 
 @pytest.mark.parametrize("path", SUMMARIES, ids=[path.stem for path in SUMMARIES])
