@@ -16,8 +16,10 @@ and photographs of one lesion can be in two splits.
 
 Theirs: optimiser, learning rates, patience, plateau, attack, augmentation, which class is explained. Ours: size of
 images and network, pretraining, batch size, fewer epochs in ':small', and every number of a map: the paper has
-pictures. ':smoke' is drawn. ImageNet weights: examples/pretrained.py and --config.study.runs[0].... docs/papers has
-results.
+pictures. ':smoke' is drawn. Other weights to begin from, such as those of ImageNet in ':full', which has their width:
+examples/pretrained.py writes them to a workdir, and "--config.study.runs[1].overrides.init_from.workdir=DIR" (a full
+path) begins with them; with "--config.study.runs[0].overrides.train.epochs=1" the run they replace is short.
+docs/papers has results.
 """
 
 import itertools
@@ -47,17 +49,6 @@ class Size(NamedTuple):
     claims: tuple[str, ...] = ()  # labels; () = all
 
 
-WITHOUT_MASKS = (
-    "sharper",
-    "sharper_linf",
-    "smooth_as_published",
-    "fine_tuning_sharpens",
-    "first_layers_alone_at_a_high_rate",
-    "costs_accuracy",
-    "costs_accuracy_at_all_strengths",
-    "ladder",
-    "tuning_repays",
-)
 OF_SEVEN = (
     "sharper",
     "sharper_linf",
@@ -86,7 +77,7 @@ def get_config(size="small"):
     if images == "seven_classes":
         settings = _of_seven(settings)
     if images == "folder":
-        settings = settings._replace(side=224, claims=WITHOUT_MASKS)
+        settings = settings._replace(side=224)
     config = common.default()
     config.title = "Margeloiu et al. 2020: adversarial training and the saliency of skin lesions"
     config.description = "Are the maps of robust networks sharper, and do they show the lesion and its colours?"
@@ -103,7 +94,7 @@ def get_config(size="small"):
     }
     linf = {"norm": "linf", "epsilon": 2 / 255, "num_steps": 7, "keep_best": True}
     config.study.runs = (
-        _pretrained(settings, size, images),
+        _pretrained(size, images),
         common.start("head", "Its head, trained alone.", **_clean(1e-3, settings.head_epochs, "^params/logits"),
                      init_from={"workdir": "../pretrained", "exclude": "logits"}),
         _run("standard", "The whole network on clean images.", "head", _clean(3e-4, settings.epochs)),
@@ -118,9 +109,11 @@ def get_config(size="small"):
           for first in settings.unlearnt),
     )  # fmt: skip
     config.study.seeds = settings.seeds
-    config.study.claims = tuple(
-        each for each in _claims(settings) if not settings.claims or each.label in settings.claims
-    )
+    claims = [each for each in _claims(settings) if not settings.claims or each.label in settings.claims]
+    if images == "folder":
+        in_masks = {name for name, metric in config.evaluation.metrics.items() if metric.get("mask")}
+        claims = [each for each in claims if not any(expected.metric in in_masks for expected in each.expected)]
+    config.study.claims = tuple(claims)
     return config
 
 
@@ -154,7 +147,7 @@ def _l2(settings, epsilon):
     return regimes.margeloiu_attack(epsilon * settings.side / 224)
 
 
-def _pretrained(settings, size, images):
+def _pretrained(size, images):
     """Theirs was of ImageNet. Drawn lesions in the smoke test, so that it needs no download."""
     data = {"augment": {"crop_padding": 4, "vertical_flip": False, "rotate": False, "rotation": 0.0}}
     if size != "smoke":
