@@ -6,8 +6,8 @@
 
 The first reads the study and writes the page's summary beside it, as JSON: every claim, difference and mean, with the
 command, hardware, versions and time; the second a further one, for another part of the page. All then put what the
-summaries say between the comments ``<!-- claims -->``, ``<!-- means -->`` (of a part ``<!-- claims cifar10 -->``) and
-``<!-- papers -->`` of the pages and the next ``<!-- end -->``.
+summaries say between the comments ``<!-- claims -->``, ``<!-- means -->``, of retrainings ``<!-- roar -->`` (of a part
+``<!-- claims cifar10 -->``) and ``<!-- papers -->`` of the pages and the next ``<!-- end -->``.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
-from robust_saliency.report import load, numbers, stated_plain, stated_table  # noqa: E402
+from robust_saliency.report import load, numbers, retrained, stated_plain, stated_table  # noqa: E402
 from robust_saliency.report.answer import leading_method  # noqa: E402
 from robust_saliency.report.compare import compare  # noqa: E402
 from robust_saliency.report.markdown_tables import table_line  # noqa: E402
@@ -64,7 +64,8 @@ def summarised(directory: str | os.PathLike) -> dict:
         for label in study.labels
     }
     titles = {name: about["title"] for name, about in study.first.summary["metrics"].items()}
-    return stated_plain.described(study) | {"means": means, "metrics": titles}
+    roar = {"roar": found} if (found := retrained.described(study)) else {}
+    return stated_plain.described(study) | {"means": means, "metrics": titles} | roar
 
 
 def _rounded(value: float) -> float | None:
@@ -82,7 +83,10 @@ def pages(new: Mapping[Path, str] = MappingProxyType({})) -> dict[Path, str]:
         path = DOCS / "papers" / f"{paper}.md"
         text = found.get(path) or path.read_text()
         text = filled(text, f"claims {part}".strip(), stated_table.markdown(summary))
-        found[path] = filled(text, f"means {part}".strip(), f"{runs_list(summary)}\n{means_table(summary)}")
+        text = filled(text, f"means {part}".strip(), f"{runs_list(summary)}\n{means_table(summary)}")
+        if "roar" in summary:
+            text = filled(text, f"roar {part}".strip(), retrained.markdown(summary["roar"]))
+        found[path] = text
     results = DOCS / "results.md"
     found[results] = filled(results.read_text(), "papers", papers_table(summaries))
     return found
@@ -143,7 +147,7 @@ def papers_table(summaries: dict[str, dict]) -> str:
         made = f"{summary['hardware'].get('devices', '')}, {summary['seconds'] / 3600:.1f} h"
         for claim, section in zip(summary["claims"], stated_table.sections(summary), strict=True):
             findings = [each["finding"] for each in (*claim["differences"], *claim["correlations"])]
-            first = [findings.index(word) for word in ("opposite",) if word in findings]
+            first = [findings.index("opposite")] if "opposite" in findings else []
             told = "; ".join(f"{row[0]}: {row[3]}" for row in (section.rows[at] for at in dict.fromkeys([0, *first])))
             lines.append([
                 f"[{name}](papers/{name.partition('.')[0]}.md)", claim["sentence"], claim["source"], claim["verdict"],

@@ -66,7 +66,7 @@ def _networks(study: Study, name: str) -> list[tuple[str, Run, int]]:
     found = []
     for run in (run for label in study.labels for run in study.of(label)):
         for place in np.flatnonzero(run.scores.ids == int(name)):
-            found.append((run.label if len(study.seeds) == 1 else f"{run.label}, seed {run.seed}", run, int(place)))
+            found.append((study.name_of(run), run, int(place)))
     return found
 
 

@@ -97,6 +97,10 @@ class Study:
         """The runs of one label, by seed."""
         return sorted((run for run in self.runs if run.label == label), key=lambda run: run.seed)
 
+    def name_of(self, run: Run) -> str:
+        """Which run it is among those of the study: its label, with its seed where there are several."""
+        return f"{run.label}, seed {run.seed}" if len(self.seeds) > 1 else run.label
+
     def class_name(self, label: int) -> str:
         names = self.first.summary["class_names"]
         return str(names[int(label)]) if 0 <= int(label) < len(names) else f"class {int(label)}"

@@ -49,12 +49,10 @@ def reader(study: Study) -> Reader:
     retrained = {}
     if study.folder and records.is_there(study.folder / "roar" / "roar.json"):
         retrained = {run.about["name"]: run for run in roar_scores.read(study.folder / "roar")}
-    several = len(study.seeds) > 1
 
     def read(run: Run, metric: str, method: str) -> Values:
         if metric in ROAR:
-            name = f"{run.label}, seed {run.seed}" if several else run.label
-            return _of_retrainings(retrained.get(name), ROAR[metric], method)
+            return _of_retrainings(retrained.get(study.name_of(run)), ROAR[metric], method)
         if metric.startswith(f"{NEURONS}:"):
             _, name, layer = metric.split(":")
             found = _of_neurons(run.folder.parent / "neurons", name, layer, method)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robust_saliency import records
-from robust_saliency.report import load, measures, stated, stated_plain, stated_table
+from robust_saliency.report import load, measures, retrained, stated, stated_plain, stated_table
 from tests.report import fabricated_study
 
 NUM, UNITS = 90, 24
@@ -37,18 +37,19 @@ def directory(tmp_path):
 
 
 def write_roar(directory, accuracies):
-    """accuracies: (run, map) -> the share of images that are right after retraining, as the first of them."""
+    """accuracies: (run, map) -> the share of images that are right after retraining; of whole images all are."""
     rows, folder = [], directory / "roar"
-    for (run, label), share in accuracies.items():
+    whole = {(run, "whole image"): 1.0 for run in ("standard", "linf")}
+    for (run, label), share in (whole | accuracies).items():
         for seed in SEEDS:
-            for fraction in FRACTIONS:
+            for fraction in FRACTIONS if (run, label) in accuracies else (0.0,):
                 correct = np.random.default_rng([seed, round(1000 * share)]).uniform(size=NUM) < share
                 name = f"retrainings/{run}_{label}_{fraction}_{seed}.npz"
                 held = {"correct": correct, "id": np.arange(NUM)[::-1], "empty_maps": np.zeros(3), "seconds": 1.0}
                 records.write_npz(folder / name, held)
                 row = {"run": f"{run}, seed {seed}", "map": label, "mode": "remove", "fraction": fraction, "file": name}
                 rows.append(row)
-    maps = {label: {"kind": "method"} for _, label in accuracies}
+    maps = {label: {"kind": "blind" if label == "random" else "method"} for _, label in accuracies}
     runs = [{"name": f"{run}, seed {seed}", "maps": maps} for run in ("standard", "linf") for seed in SEEDS]
     records.write_json(folder / "roar.json", {"runs": runs})
     records.write_csv(folder / "roar.csv", {name: [row[name] for row in rows] for name in rows[0]})
@@ -96,6 +97,21 @@ def test_roar_is_the_area_of_what_a_map_costs_more_than_random_pixels(directory)
     # Over shares 0, 1/4, 1/2, 1 the trapezoids weigh the two points by 1/4 and 3/8.
     np.testing.assert_allclose(values.values, lost * (0.25 + 0.375))
     assert math.isclose(found[1].other_mean, 0, abs_tol=1e-12), "random pixels cost what random pixels cost"
+
+
+def test_accuracies_of_retrainings_stand_by_map_and_run_and_what_sees_no_network_stands_once(directory):
+    assert retrained.described(load.read_study(directory)) == {}
+    random = {("standard", "random"): 0.9, ("linf", "random"): 0.9}
+    write_roar(directory, random | {("standard", "gradient"): 0.8, ("linf", "gradient"): 0.4})
+    described = retrained.described(load.read_study(directory))
+    assert described["whole"] == {"0": 1.0, "1": 1.0, "2": 1.0}
+    by_seed = {seed: float((np.random.default_rng([seed, 400]).uniform(size=NUM) < 0.4).mean()) for seed in SEEDS}
+    [row] = [row for row in described["rows"] if (row["run"], row["fraction"]) == ("linf", 0.25)]
+    assert row["accuracy"] == {str(seed): pytest.approx(share) for seed, share in by_seed.items()}
+    lines = [line.strip("| ").split(" | ") for line in retrained.markdown(described).splitlines()]
+    assert lines[0] == ["Pixels chosen by", "without 25 %", "without 50 %"]
+    assert [line[0] for line in lines[2:]] == ["(whole images)", "gradient of standard", "gradient of linf", "random"]
+    assert lines[4][1:] == [f"{np.mean(list(by_seed.values())):.3f}"] * 2
 
 
 def test_neurons_are_paired_by_unit_and_by_image(directory):
