@@ -130,9 +130,10 @@ def _with_interval(values: list[float | None]) -> str:
 
 
 def papers_table(summaries: dict[str, dict]) -> str:
-    """One row a claim of every paper: the verdict, its first difference and the first against it, what it rests on."""
+    """One row a claim of every paper: the verdict, its first difference and one against it, what it rests on."""
     heads = (
         "Paper",
+        "Data",
         "Claim",
         "Whose",
         "Verdict",
@@ -147,14 +148,28 @@ def papers_table(summaries: dict[str, dict]) -> str:
         made = f"{summary['hardware'].get('devices', '')}, {summary['seconds'] / 3600:.1f} h"
         for claim, section in zip(summary["claims"], stated_table.sections(summary), strict=True):
             findings = [each["finding"] for each in (*claim["differences"], *claim["correlations"])]
-            first = [findings.index("opposite")] if "opposite" in findings else []
-            told = "; ".join(f"{row[0]}: {row[3]}" for row in (section.rows[at] for at in dict.fromkeys([0, *first])))
+            told = "; ".join(
+                f"{section.rows[at][0]}: {section.rows[at][3]}" + (f" ({findings[at]})" if at else "")
+                for at in dict.fromkeys([0, _first_against(findings)])
+            )
             lines.append([
-                f"[{name}](papers/{name.partition('.')[0]}.md)", claim["sentence"], claim["source"], claim["verdict"],
+                f"[{name}](papers/{name.partition('.')[0]}.md)", _data(summary),
+                claim["sentence"], claim["source"], claim["verdict"],
                 f"{findings.count('shown')}, {findings.count('opposite')} of {len(findings)}", told,
                 str(len(summary["seeds"])), made, f"`{summary['command']}`",
             ])  # fmt: skip
     return numbers.ascii_minus("".join(f"{table_line(fields)}\n" for fields in lines))
+
+
+def _first_against(findings: list[str]) -> int:
+    """The first that is opposite, or else the first that is not shown; 0 where all are."""
+    against = [at for at, word in enumerate(findings) if word == "opposite"]
+    return next(iter(against + [at for at, word in enumerate(findings) if word != "shown"]), 0)
+
+
+def _data(summary: dict) -> str:
+    """``cifar10``, ``planted lesions``."""
+    return summary["data"].partition(":")[0].partition(" (")[0]
 
 
 if __name__ == "__main__":
